@@ -1,0 +1,254 @@
+/* squeezebert.h: the C API of the SqueezeBERT CPU kernels, and the only public header.
+ *
+ * SqueezeBERT (Iandola et al. 2020, arXiv 2006.11316) is BERT whose position-wise fully-connected layers are grouped
+ * 1x1 convolutions. This library runs its encoder, and every piece of it, on Arm and x86 CPUs in float32.
+ *
+ * Conventions, for every function:
+ *  - Layout is token-major: a matrix of `tokens` rows and `channels` columns, channels contiguous, consecutive rows
+ *    `stride` floats apart (stride >= channels). Group g of a grouped convolution owns the channels
+ *    [g * in/groups, (g+1) * in/groups) of its input and likewise of its output.
+ *  - A batch is the concatenation of its sequences. `cu_seqlens` holds sequences + 1 offsets in tokens, the first 0, never
+ *    decreasing; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1]. An empty sequence or batch is valid.
+ *  - Weights are packed once (squeezebert_pack_*), into memory the caller owns. A packed weight knows its shape, its
+ *    format and the ISA it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
+ *  - Biases may be NULL (then zero). Outputs must not overlap inputs, except where a function says so.
+ *  - Results are bit-identical whatever the batch around a row, and whatever the number of threads, on one ISA.
+ *  - No function throws, aborts or prints. Each returns a status; squeezebert_last_error() describes the last failure of
+ *    the calling thread: which argument, what was expected, what came.
+ */
+#ifndef SQUEEZEBERT_H
+#define SQUEEZEBERT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define SQUEEZEBERT_API __attribute__((visibility("default")))
+#else
+#define SQUEEZEBERT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum squeezebert_status {
+  SQUEEZEBERT_OK = 0,
+  SQUEEZEBERT_INVALID_ARGUMENT = 1, /* a pointer, size, stride or offset that cannot be right */
+  SQUEEZEBERT_UNSUPPORTED_ISA = 2,  /* the CPU lacks the ISA asked for, or the name is unknown */
+  SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight, or one of another ISA, version or shape */
+  SQUEEZEBERT_OUT_OF_MEMORY = 4
+} squeezebert_status;
+
+/* Text of the calling thread's last failure; "" before the first. Valid until that thread's next failure. */
+SQUEEZEBERT_API const char* squeezebert_last_error(void);
+
+/* "major.minor.patch" of the library. */
+SQUEEZEBERT_API const char* squeezebert_version(void);
+
+/* ---- instruction sets ------------------------------------------------------------------------------------------------ */
+
+/* Names of the ISAs that were built in and that this CPU can run, best first: "avx512", "avx2", "neon", "scalar".
+ * NULL for an index past the last. */
+SQUEEZEBERT_API const char* squeezebert_isa_name(int index);
+
+/* The ISA in use: the best one, or the one in the environment variable SQUEEZEBERT_FORCE_ISA when the library was first
+ * called, or the one last forced. Fails (with *name = NULL) when the variable names an ISA that cannot be used; so does
+ * every other call then. */
+SQUEEZEBERT_API squeezebert_status squeezebert_active_isa(const char** name);
+
+/* Uses the named ISA from now on, in all threads; NULL goes back to the automatic choice. Weights packed for another
+ * ISA must be packed again. Not to be called while another call is running. */
+SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
+
+/* Measured float32 fused multiply-add rate of the active ISA on the calling thread, in GFLOP/s (2 per FMA), the best of
+ * several runs that take about `seconds` together. This is the denominator of every "share of peak" we report. */
+SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(double seconds, double* gflops);
+
+/* ---- threads and working memory: the context --------------------------------------------------------------------------- */
+
+/* A parallel_for given by the host: calls body(argument, worker) once for every worker in [0, workers), in any order, at
+ * the same time if it likes, and returns when all have returned. The library owns no threads but those of its pool. */
+typedef void (*squeezebert_parallel_for)(void* host, int32_t workers, void (*body)(void* argument, int32_t worker),
+                                         void* argument);
+
+/* Holds the parallel_for, the number of workers and the working memory, which grows to the largest call seen and is then
+ * reused, so a steady-state call allocates nothing. One thread at a time may use a context; threads that compute at the
+ * same time want one each. */
+typedef struct squeezebert_context squeezebert_context;
+
+/* parallel_for = NULL: the library's own thread pool, started at the first call that needs it (and again in a forked
+ * child). workers >= 1. */
+SQUEEZEBERT_API squeezebert_status squeezebert_context_create(squeezebert_parallel_for parallel_for, void* host,
+                                                              int32_t workers, squeezebert_context** context);
+SQUEEZEBERT_API void squeezebert_context_destroy(squeezebert_context* context);
+SQUEEZEBERT_API squeezebert_status squeezebert_context_set_workers(squeezebert_context* context, int32_t workers);
+SQUEEZEBERT_API int32_t squeezebert_context_workers(const squeezebert_context* context);
+/* Bytes of working memory held now; and: give it back. */
+SQUEEZEBERT_API size_t squeezebert_context_memory(const squeezebert_context* context);
+SQUEEZEBERT_API void squeezebert_context_release_memory(squeezebert_context* context);
+
+/* ---- packed weights ---------------------------------------------------------------------------------------------------- */
+
+/* Shape of a grouped convolution along the sequence: weight [out_channels, in_channels / groups, kernel_size], as
+ * torch.nn.Conv1d stores it. kernel_size is odd; 1 is the position-wise layer, padding is 'same' otherwise. */
+typedef struct squeezebert_conv_shape {
+  int64_t out_channels;
+  int64_t in_channels;
+  int64_t groups; /* divides both */
+  int64_t kernel_size;
+} squeezebert_conv_shape;
+
+/* Bytes that the packed form takes for the active ISA. */
+SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, size_t* bytes);
+
+/* Packs a contiguous weight. `packed` has at least squeezebert_packed_size bytes; align it to 64 for speed. */
+SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const float* weight, void* packed,
+                                                    size_t packed_bytes);
+
+/* Reads the shape back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not for the active ISA. */
+SQUEEZEBERT_API squeezebert_status squeezebert_packed_shape(const void* packed, size_t packed_bytes,
+                                                            squeezebert_conv_shape* shape);
+
+/* A packed weight with its bias [out_channels]; the form in which the functions below take a layer. */
+typedef struct squeezebert_linear {
+  const void* packed;
+  size_t packed_bytes;
+  const float* bias; /* may be NULL */
+} squeezebert_linear;
+
+/* weight and bias [channels]; epsilon is added to the variance (SqueezeBERT: 1e-12). */
+typedef struct squeezebert_layer_norm {
+  const float* weight;
+  const float* bias;
+  float epsilon;
+} squeezebert_layer_norm;
+
+/* ---- single operators: same names as torch.ops.squeezebert.* ------------------------------------------------------------- */
+
+/* output = conv(input): [tokens, in_channels] -> [tokens, out_channels]. kernel_size 1. */
+SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1x1(squeezebert_context* context, int64_t tokens,
+                                                               const float* input, int64_t input_stride,
+                                                               const squeezebert_linear* layer, float* output,
+                                                               int64_t output_stride);
+
+/* output = gelu(conv(input)), exact: gelu(x) = x * (1 + erf(x / sqrt(2))) / 2. */
+SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1x1_gelu(squeezebert_context* context, int64_t tokens,
+                                                                    const float* input, int64_t input_stride,
+                                                                    const squeezebert_linear* layer, float* output,
+                                                                    int64_t output_stride);
+
+/* output = layer_norm(conv(input) + residual); residual [tokens, out_channels]. */
+SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1x1_add_layer_norm(
+    squeezebert_context* context, int64_t tokens, const float* input, int64_t input_stride,
+    const squeezebert_linear* layer, const float* residual, int64_t residual_stride,
+    const squeezebert_layer_norm* layer_norm, float* output, int64_t output_stride);
+
+/* output[t] = bias + sum over k of weight[:, :, k] input[t + k - kernel_size / 2], within each sequence (zeros outside). */
+SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int64_t sequences,
+                                                              const int32_t* cu_seqlens, const float* input,
+                                                              int64_t input_stride, const squeezebert_linear* layer,
+                                                              float* output, int64_t output_stride);
+
+/* Additive attention mask: element (sequence s, head h, query i, key j) at data[s * sequence_stride + h * head_stride +
+ * i * query_stride + j]. A stride of 0 broadcasts. Masking with -FLT_MAX leaves a fully masked row uniform, as Hugging
+ * Face gives; a row that is -infinity throughout gives zeros. */
+typedef struct squeezebert_mask {
+  const float* data;
+  int64_t sequence_stride;
+  int64_t head_stride;
+  int64_t query_stride;
+} squeezebert_mask;
+
+/* Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V for each sequence and head. Queries of
+ * sequence s are rows query_offsets[s] .. query_offsets[s+1]; keys and values likewise by key_offsets. Head h owns
+ * columns [h * head_size, (h+1) * head_size) of every matrix. mask may be NULL. */
+typedef struct squeezebert_attention_shape {
+  int64_t sequences;
+  const int32_t* query_offsets;
+  const int32_t* key_offsets;
+  int64_t heads;
+  int64_t head_size;
+  float scale; /* SqueezeBERT: 1 / sqrt(head_size) */
+} squeezebert_attention_shape;
+
+SQUEEZEBERT_API squeezebert_status squeezebert_attention(squeezebert_context* context,
+                                                         const squeezebert_attention_shape* shape, const float* query,
+                                                         int64_t query_stride, const float* key, int64_t key_stride,
+                                                         const float* value, int64_t value_stride,
+                                                         const squeezebert_mask* mask, float* output,
+                                                         int64_t output_stride);
+
+/* Three projections of the same input, then attention. The projections' out_channels equal heads * head_size; shape's
+ * query_offsets and key_offsets must be the same offsets. */
+SQUEEZEBERT_API squeezebert_status squeezebert_grouped_qkv_attention(
+    squeezebert_context* context, const squeezebert_attention_shape* shape, const float* input, int64_t input_stride,
+    const squeezebert_linear* query, const squeezebert_linear* key, const squeezebert_linear* value,
+    const squeezebert_mask* mask, float* output, int64_t output_stride);
+
+/* output = layer_norm(conv_output(gelu(conv_intermediate(input))) + input). */
+SQUEEZEBERT_API squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t tokens,
+                                                           const float* input, int64_t input_stride,
+                                                           const squeezebert_linear* intermediate,
+                                                           const squeezebert_linear* output_layer,
+                                                           const squeezebert_layer_norm* layer_norm, float* output,
+                                                           int64_t output_stride);
+
+/* Three embedding tables, [rows, channels] each, contiguous. */
+typedef struct squeezebert_embeddings {
+  const float* word;
+  int64_t vocabulary;
+  const float* position;
+  int64_t positions;
+  const float* token_type;
+  int64_t token_types;
+  int64_t channels;
+  squeezebert_layer_norm layer_norm;
+} squeezebert_embeddings;
+
+/* output = layer_norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]). token_type_ids may be NULL
+ * (then all 0). Every id is checked before anything is written. */
+SQUEEZEBERT_API squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context, int64_t tokens,
+                                                                    const int64_t* input_ids,
+                                                                    const int64_t* token_type_ids,
+                                                                    const int64_t* position_ids,
+                                                                    const squeezebert_embeddings* embeddings,
+                                                                    float* output, int64_t output_stride);
+
+/* ---- the encoder ----------------------------------------------------------------------------------------------------- */
+
+/* One layer, paper section 3: y = ln1(post_attention(attention(query(x), key(x), value(x))) + x);
+ * output = ln2(output(gelu(intermediate(y))) + y). Every linear has its own group count; groups = 1 everywhere is BERT. */
+typedef struct squeezebert_layer {
+  squeezebert_linear query;
+  squeezebert_linear key;
+  squeezebert_linear value;
+  squeezebert_linear post_attention; /* FFN1 */
+  squeezebert_layer_norm post_attention_layer_norm;
+  squeezebert_linear intermediate; /* FFN2 */
+  squeezebert_linear output;       /* FFN3 */
+  squeezebert_layer_norm output_layer_norm;
+} squeezebert_layer;
+
+typedef struct squeezebert_encoder_shape {
+  int64_t sequences;
+  const int32_t* cu_seqlens;
+  int64_t heads;
+  /* 1: the output has one row per sequence, that of its first token (classification heads read no other), and the last
+   * layer computes only what those rows need. Every sequence must then have a token. */
+  int32_t first_token_only;
+} squeezebert_encoder_shape;
+
+/* Runs `layers` in turn on the rows of `input`. `output` may be `input` (same stride) unless first_token_only. */
+SQUEEZEBERT_API squeezebert_status squeezebert_encoder(squeezebert_context* context,
+                                                       const squeezebert_encoder_shape* shape,
+                                                       const squeezebert_layer* layers, int64_t layer_count,
+                                                       const float* input, int64_t input_stride,
+                                                       const squeezebert_mask* mask, float* output,
+                                                       int64_t output_stride);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* SQUEEZEBERT_H */
