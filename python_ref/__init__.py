@@ -1,0 +1,1 @@
+"""SqueezeBERT in plain PyTorch: the reference that the kernels are held against. Slow and obvious, needs only torch."""

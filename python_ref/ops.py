@@ -1,0 +1,373 @@
+"""The operators in plain PyTorch: what each one computes, said as plainly as it can be said.
+
+One function for each operator of `torch.ops.squeezebert`, with the same name and arguments (but plain weights only). They
+are the oracle of the tests and, through autograd, the definition of every gradient, so they are built from
+differentiable ATen operations and work in any floating dtype.
+
+Layout is token-major: the last dimension is channels. The operators that look along a sequence take [N, S, C] (N
+sequences of S tokens), [S, C] (one sequence) or, with `cu_seqlens` (int32, on the CPU: N + 1 offsets, the first 0, the last
+T), packed tokens [T, C] in which sequence n is rows cu_seqlens[n] to cu_seqlens[n + 1].
+
+Source of the architecture: Iandola et al. 2020, SqueezeBERT, arXiv 2006.11316, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .checks import check, check_bias, check_group_counts, check_heads, check_sequences, check_weight
+
+TENSORS_PER_LAYER = 16
+
+
+def grouped_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """Position-wise grouped convolution: each token's channels, in `groups` blocks, times each block's own matrix.
+
+    output[..., g, o] = bias[g, o] + sum over i of weight[g, o, i] * input[..., g, i]
+
+    input: [..., in_channels], any leading dimensions.
+    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1] (as torch.nn.Conv1d has it).
+    bias: [out_channels] or None. Returns [..., out_channels]. Raises ValueError when shapes or groups do not fit.
+    """
+    if weight.dim() == 2:
+        weight = weight.unsqueeze(-1)
+    check_weight(weight, input.shape[-1], groups, kernel_size=1)
+    check_bias(bias, weight.shape[0])
+    blocks = weight.squeeze(-1).unflatten(0, (groups, -1))
+    output = torch.einsum("...gi,goi->...go", input.unflatten(-1, (groups, -1)), blocks).flatten(-2)
+    return output if bias is None else output + bias
+
+
+def grouped_conv1x1_gelu(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """`grouped_conv1x1`, then exact GELU: gelu(x) = x * (1 + erf(x / sqrt(2))) / 2. Shapes as `grouped_conv1x1`."""
+    return F.gelu(grouped_conv1x1(input, weight, bias, groups))
+
+
+def grouped_conv1x1_add_layer_norm(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    residual: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """`grouped_conv1x1`, plus `residual`, then LayerNorm over the channels: post-LayerNorm, as in BERT.
+
+    residual: [..., out_channels], the shape of the output. ln_weight, ln_bias: [out_channels]. eps is added to the
+    variance. Other shapes as `grouped_conv1x1`.
+    """
+    output = grouped_conv1x1(input, weight, bias, groups)
+    check(
+        residual.shape == output.shape,
+        f"residual: expected the shape of the output, {list(output.shape)}, got {list(residual.shape)}",
+    )
+    return layer_norm(output + residual, ln_weight, ln_bias, eps)
+
+
+def grouped_conv1d(
+    input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """Grouped convolution along the sequence, odd kernel size K, padded with zeros to the same length.
+
+    output[t] = bias + sum over k of W_k input[t + k - (K - 1) / 2], where tokens outside the sequence are zero and W_k
+    is the block-diagonal matrix of weight[:, :, k].
+
+    input: [N, S, in_channels], [S, in_channels], or packed [T, in_channels] with `cu_seqlens`.
+    weight: [out_channels, in_channels / groups, K]. bias: [out_channels] or None.
+    Returns the input's shape with out_channels in place of in_channels.
+    """
+    check_weight(weight, input.shape[-1], groups)
+
+    def convolve(tokens: Tensor) -> Tensor:
+        kernel_size, length = weight.shape[2], tokens.shape[-2]
+        padded = F.pad(tokens, (0, 0, kernel_size // 2, kernel_size // 2))
+        output = grouped_conv1x1(padded[..., :length, :], weight[:, :, 0], bias, groups)
+        for k in range(1, kernel_size):
+            output = output + grouped_conv1x1(padded[..., k : k + length, :], weight[:, :, k], None, groups)
+        return output
+
+    return _for_each_sequence(convolve, input, cu_seqlens)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V, in each head.
+
+    query: [N, Sq, C] or [Sq, C]; key and value: [N, Sk, C] or [Sk, C]. Head h owns channels h * d to (h + 1) * d, where
+    d = C / num_heads. mask: see `attention_scores`. scale: None means 1 / sqrt(d). Returns the shape of query.
+    """
+    check(value.shape == key.shape, f"value: expected the shape of key, {list(key.shape)}, got {list(value.shape)}")
+    scores = attention_scores(query, key, num_heads, mask, scale)
+    context = attention_probabilities(scores) @ split_heads(value, num_heads)
+    return merge_heads(context)
+
+
+def grouped_qkv_attention(
+    input: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor | None,
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    num_heads: int,
+    groups: Sequence[int],
+    mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Self-attention from its input: three `grouped_conv1x1` projections, then `attention` within each sequence.
+
+    input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens` (then without a mask). groups: those of query, key, value.
+    Weights and biases as `grouped_conv1x1`; the rest as `attention`. Returns the projections' shape.
+    """
+    check_group_counts(groups, 3)
+    check(mask is None or cu_seqlens is None, "mask: expected None beside cu_seqlens, got both")
+
+    def attend(tokens: Tensor) -> Tensor:
+        query = grouped_conv1x1(tokens, query_weight, query_bias, groups[0])
+        key = grouped_conv1x1(tokens, key_weight, key_bias, groups[1])
+        value = grouped_conv1x1(tokens, value_weight, value_bias, groups[2])
+        return attention(query, key, value, num_heads, mask, scale)
+
+    return _for_each_sequence(attend, input, cu_seqlens)
+
+
+def grouped_ffn(
+    input: Tensor,
+    intermediate_weight: Tensor,
+    intermediate_bias: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor | None,
+    groups: Sequence[int],
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """FFN2, GELU, FFN3, residual, LayerNorm: layer_norm(conv_output(gelu(conv_intermediate(input))) + input).
+
+    input: [..., C], any leading dimensions. groups: those of intermediate and output. Weights and biases as
+    `grouped_conv1x1`; ln_weight, ln_bias: [C]. Returns the shape of input.
+    """
+    check_group_counts(groups, 2)
+    intermediate = grouped_conv1x1_gelu(input, intermediate_weight, intermediate_bias, groups[0])
+    return grouped_conv1x1_add_layer_norm(
+        intermediate, output_weight, output_bias, groups[1], input, ln_weight, ln_bias, eps
+    )
+
+
+def embedding_layer_norm(
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    word_embeddings: Tensor,
+    position_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """layer_norm(word_embeddings[input_ids] + position_embeddings[position_ids] + token_type_embeddings[token_type_ids]).
+
+    input_ids: integer [..., S]. token_type_ids, position_ids: integer, broadcastable to input_ids; None means 0, and
+    0 to S - 1. Tables: [rows, C]. ln_weight, ln_bias: [C]. Returns [..., S, C].
+    Raises IndexError, naming the argument, for an id outside its table.
+    """
+    if position_ids is None:
+        check(
+            input_ids.dim() >= 1, "input_ids: expected at least one dimension when position_ids is None, got a scalar"
+        )
+        position_ids = torch.arange(input_ids.shape[-1], device=input_ids.device)
+    if token_type_ids is None:
+        token_type_ids = torch.zeros_like(input_ids)
+    embeddings = (
+        _look_up("input_ids", input_ids, input_ids, word_embeddings)
+        + _look_up("position_ids", position_ids, input_ids, position_embeddings)
+        + _look_up("token_type_ids", token_type_ids, input_ids, token_type_embeddings)
+    )
+    return layer_norm(embeddings, ln_weight, ln_bias, eps)
+
+
+def encoder_layer(
+    input: Tensor,
+    params: Sequence[Tensor],
+    num_heads: int,
+    groups: Sequence[int],
+    eps: float,
+    mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor:
+    """One SqueezeBERT layer; with every group count 1, one BERT layer.
+
+    y = layer_norm(post_attention(attention(query(x), key(x), value(x))) + x)
+    output = layer_norm(output(gelu(intermediate(y))) + y)
+
+    input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens`. params: 16 tensors in Hugging Face's order: weight and bias
+    of query, key, value, post_attention and its LayerNorm, intermediate, output and its LayerNorm. groups: the six group
+    counts [query, key, value, post_attention, intermediate, output]. Returns the shape of input.
+    """
+    check_group_counts(groups, 6)
+    check(
+        len(params) == TENSORS_PER_LAYER, f"params: expected {TENSORS_PER_LAYER} tensors per layer, got {len(params)}"
+    )
+    projections, post_attention, feed_forward = params[:6], params[6:10], params[10:]
+    query_weight, query_bias, key_weight, key_bias, value_weight, value_bias = projections
+    context = grouped_qkv_attention(
+        input,
+        query_weight,
+        query_bias,
+        key_weight,
+        key_bias,
+        value_weight,
+        value_bias,
+        num_heads,
+        groups[:3],
+        mask,
+        cu_seqlens,
+    )
+    weight, bias, ln_weight, ln_bias = post_attention
+    hidden = grouped_conv1x1_add_layer_norm(context, weight, bias, groups[3], input, ln_weight, ln_bias, eps)
+    intermediate_weight, intermediate_bias, output_weight, output_bias, ln_weight, ln_bias = feed_forward
+    return grouped_ffn(
+        hidden, intermediate_weight, intermediate_bias, output_weight, output_bias, groups[4:], ln_weight, ln_bias, eps
+    )
+
+
+def encoder(
+    input: Tensor,
+    params: Sequence[Tensor],
+    num_heads: int,
+    groups: Sequence[int],
+    eps: float,
+    mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    first_token_only: bool = False,
+) -> Tensor:
+    """`encoder_layer` after `encoder_layer`; params holds 16 tensors for each layer in turn.
+
+    first_token_only: return only the row of each sequence's first token, [N, C] (N = 1 for an input of [S, C]); every
+    sequence must then have a token. Otherwise returns the shape of input.
+    """
+    check(
+        len(params) % TENSORS_PER_LAYER == 0,
+        f"params: expected a multiple of {TENSORS_PER_LAYER} tensors, got {len(params)}",
+    )
+    check_sequences(input, cu_seqlens)
+    hidden = input
+    for start in range(0, len(params), TENSORS_PER_LAYER):
+        layer = params[start : start + TENSORS_PER_LAYER]
+        hidden = encoder_layer(hidden, layer, num_heads, groups, eps, mask, cu_seqlens)
+    return _first_tokens(hidden, cu_seqlens) if first_token_only else hidden
+
+
+# Pieces of the operators that the reference model uses on their own.
+
+
+def layer_norm(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """(input - mean) / sqrt(variance + eps) * weight + bias over the last dimension (variance divided by C, not C - 1)."""
+    return F.layer_norm(input, (input.shape[-1],), weight, bias, eps)
+
+
+def split_heads(input: Tensor, num_heads: int) -> Tensor:
+    """[..., S, C] -> [..., heads, S, C / heads]."""
+    check_heads(num_heads, input.shape[-1])
+    return input.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
+
+
+def merge_heads(input: Tensor) -> Tensor:
+    """[..., heads, S, d] -> [..., S, heads * d]."""
+    return input.transpose(-3, -2).flatten(-2)
+
+
+def attention_scores(
+    query: Tensor, key: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """scale * Q K^T + mask, before the softmax: [N, heads, Sq, Sk], or [heads, Sq, Sk] without a batch.
+
+    mask: broadcastable to [N, heads, Sq, Sk] (N = 1 without a batch). Floating: added. Boolean, True = attend: the most
+    negative finite number of query's dtype is added where False, so a row that is False throughout attends uniformly.
+    """
+    check(query.dim() in (2, 3), f"query: expected [N, Sq, C] or [Sq, C], got shape {list(query.shape)}")
+    expected = [*query.shape[:-2], "Sk", query.shape[-1]]
+    check(
+        key.dim() == query.dim() and key.shape[:-2] == query.shape[:-2] and key.shape[-1] == query.shape[-1],
+        f"key: expected shape {expected} beside query {list(query.shape)}, got {list(key.shape)}",
+    )
+    head_size = query.shape[-1] // num_heads if num_heads else 0
+    queries, keys = split_heads(query, num_heads), split_heads(key, num_heads)
+    if scale is None:
+        scale = 1.0 / math.sqrt(head_size)
+    scores = (queries @ keys.transpose(-1, -2)) * scale
+    if mask is None:
+        return scores
+    return scores + _additive_mask(mask, scores)
+
+
+def attention_probabilities(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension, except that a row of -infinity throughout gives zeros instead of NaN."""
+    nothing_to_attend = (scores == -math.inf).all(-1, keepdim=True)
+    probabilities = torch.softmax(scores.masked_fill(nothing_to_attend, 0.0), dim=-1)
+    return probabilities.masked_fill(nothing_to_attend, 0.0)
+
+
+def _additive_mask(mask: Tensor, scores: Tensor) -> Tensor:
+    """`mask` in the dtype of `scores`, additive and checked to broadcast to scores' shape."""
+    shape = scores.shape if scores.dim() == 4 else (1, *scores.shape)
+    fits = mask.dim() <= 4 and all(m in (1, s) for m, s in zip(reversed(mask.shape), reversed(shape)))
+    check(fits, f"mask: expected a shape that broadcasts to {list(shape)}, got {list(mask.shape)}")
+    if mask.dtype == torch.bool:
+        additive = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
+        mask = additive.masked_fill(~mask, torch.finfo(scores.dtype).min)
+    check(mask.is_floating_point(), f"mask: expected a floating or boolean dtype, got {mask.dtype}")
+    if mask.dim() > scores.dim():
+        mask = mask.squeeze(0)
+    return mask.to(scores.dtype)
+
+
+def _for_each_sequence(compute: Callable[[Tensor], Tensor], input: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """compute(input) when input is [N, S, C] or [S, C]; else compute() of each packed sequence, concatenated again."""
+    check_sequences(input, cu_seqlens)
+    if cu_seqlens is None or cu_seqlens.numel() == 1:
+        return compute(input)
+    offsets = cu_seqlens.tolist()
+    return torch.cat([compute(input[start:end]) for start, end in pairwise(offsets)])
+
+
+def _first_tokens(hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """The row of each sequence's first token: [N, C]."""
+    if cu_seqlens is not None:
+        lengths = cu_seqlens.diff()
+        empty = (lengths == 0).nonzero().flatten().tolist()
+        check(
+            not empty, f"cu_seqlens: expected a token in every sequence (first_token_only), got empty ones at {empty}"
+        )
+        return hidden[cu_seqlens[:-1].long()]
+    check(
+        hidden.shape[-2] > 0 or hidden.shape[0] == 0 and hidden.dim() == 3,
+        f"input: expected a token in every sequence (first_token_only), got shape {list(hidden.shape)}",
+    )
+    return hidden[:, 0] if hidden.dim() == 3 else hidden[:1]
+
+
+def _look_up(name: str, ids: Tensor, input_ids: Tensor, table: Tensor) -> Tensor:
+    """Rows `ids` of `table`; ids must broadcast to input_ids. Errors name the argument `name`."""
+    fits = ids.dim() <= input_ids.dim() and all(
+        i in (1, s) for i, s in zip(reversed(ids.shape), reversed(input_ids.shape))
+    )
+    check(fits, f"{name}: expected a shape that broadcasts to {list(input_ids.shape)}, got {list(ids.shape)}")
+    try:
+        return F.embedding(ids, table)
+    except IndexError as error:
+        low, high = int(ids.min()), int(ids.max())
+        raise IndexError(
+            f"{name}: expected ids from 0 to {table.shape[0] - 1}, got ids from {low} to {high}"
+        ) from error
