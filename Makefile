@@ -1,0 +1,55 @@
+# `make` lists the commands. Each sets up what it needs (.venv, build) the first time and is quick afterwards.
+PYTHON ?= python3
+WERROR ?= OFF
+
+VENV := .venv
+BIN := $(VENV)/bin
+REQUIREMENTS := $(VENV)/.requirements-installed
+BUILT := build/.built
+CMAKE_BUILD = build/cmake-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
+SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
+
+.PHONY: help demo test bench lint format build clean
+.DEFAULT_GOAL := help
+
+help:  ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+
+demo: $(BUILT)  ## build, then compare this library with its peers on this machine
+	$(BIN)/python -m squeezebert_kernels compare
+
+test: $(BUILT)  ## build, then run the C++ tests and the Python tests
+	ctest --test-dir $(CMAKE_BUILD) --output-on-failure --no-tests=error
+	$(BIN)/python -m pytest tests
+
+bench: $(BUILT)  ## build, then run the benchmarks (make bench ARGS="--impl torch")
+	$(BIN)/python -m pytest bench $(ARGS)
+
+lint: $(REQUIREMENTS)  ## ruff, clang-format and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	git ls-files 'csrc/*.h' 'csrc/*.cc' 'tests/*.h' 'tests/*.cc' 'tests/*.c' \
+	  | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/mypy
+
+format: $(REQUIREMENTS)  ## rewrite the sources the way lint wants them
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	git ls-files 'csrc/*.h' 'csrc/*.cc' 'tests/*.h' 'tests/*.cc' 'tests/*.c' | xargs $(BIN)/clang-format -i
+
+build: $(BUILT)  ## build the libraries and install the package into .venv, editable
+
+clean:  ## remove everything that was built, and .venv
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -f squeezebert_kernels/*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(REQUIREMENTS): requirements-dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@
+
+$(BUILT): $(REQUIREMENTS) $(SOURCES)
+	PATH="$(CURDIR)/$(BIN):$$PATH" CMAKE_ARGS="-DSQUEEZEBERT_BUILD_TESTS=ON -DSQUEEZEBERT_WERROR=$(WERROR)" \
+	  $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	mkdir -p $(@D) && touch $@
