@@ -1,0 +1,62 @@
+// torch.ops.squeezebert.*: the schemas, and the CPU bodies behind them. Fakes, autograd and autocast are registered in
+// Python (squeezebert_kernels/ops.py), because the stable ABI has none of them.
+#include <torch/csrc/stable/library.h>
+
+#include "torch/operators.h"
+
+namespace squeezebert::torch_ops {
+
+STABLE_TORCH_LIBRARY(squeezebert, library) {
+  library.def("packed_bytes_per_channel(int out_channels, int in_channels, int groups, int kernel_size) -> int");
+  library.def("pack_grouped_conv1x1(Tensor weight, int groups) -> Tensor");
+  library.def("pack_grouped_conv1d(Tensor weight, int groups) -> Tensor");
+  library.def("grouped_conv1x1(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
+  library.def("grouped_conv1x1_gelu(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
+  library.def(
+      "grouped_conv1x1_add_layer_norm(Tensor input, Tensor weight, Tensor? bias, int groups, Tensor residual, "
+      "Tensor ln_weight, Tensor ln_bias, float eps) -> Tensor");
+  library.def(
+      "grouped_conv1d(Tensor input, Tensor weight, Tensor? bias, int groups, Tensor? cu_seqlens=None) -> Tensor");
+  library.def(
+      "attention(Tensor query, Tensor key, Tensor value, int num_heads, Tensor? mask=None, float? scale=None) "
+      "-> Tensor");
+  library.def(
+      "grouped_qkv_attention(Tensor input, Tensor query_weight, Tensor? query_bias, Tensor key_weight, "
+      "Tensor? key_bias, Tensor value_weight, Tensor? value_bias, int num_heads, int[] groups, Tensor? mask=None, "
+      "Tensor? cu_seqlens=None, float? scale=None) -> Tensor");
+  library.def(
+      "grouped_ffn(Tensor input, Tensor intermediate_weight, Tensor? intermediate_bias, Tensor output_weight, "
+      "Tensor? output_bias, int[] groups, Tensor ln_weight, Tensor ln_bias, float eps) -> Tensor");
+  library.def(
+      "embedding_layer_norm(Tensor input_ids, Tensor? token_type_ids, Tensor? position_ids, Tensor word_embeddings, "
+      "Tensor position_embeddings, Tensor token_type_embeddings, Tensor ln_weight, Tensor ln_bias, float eps) "
+      "-> Tensor");
+  library.def(
+      "encoder_layer(Tensor input, Tensor[] params, int num_heads, int[] groups, float eps, Tensor? mask=None, "
+      "Tensor? cu_seqlens=None) -> Tensor");
+  library.def(
+      "encoder(Tensor input, Tensor[] params, int num_heads, int[] groups, float eps, Tensor? mask=None, "
+      "Tensor? cu_seqlens=None, bool first_token_only=False) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
+  library.impl("pack_grouped_conv1x1", TORCH_BOX(&PackGroupedConv1x1));
+  library.impl("pack_grouped_conv1d", TORCH_BOX(&PackGroupedConv1d));
+  library.impl("grouped_conv1x1", TORCH_BOX(&GroupedConv1x1));
+  library.impl("grouped_conv1x1_gelu", TORCH_BOX(&GroupedConv1x1Gelu));
+  library.impl("grouped_conv1x1_add_layer_norm", TORCH_BOX(&GroupedConv1x1AddLayerNorm));
+  library.impl("grouped_conv1d", TORCH_BOX(&GroupedConv1d));
+  library.impl("attention", TORCH_BOX(&Attention));
+  library.impl("grouped_qkv_attention", TORCH_BOX(&GroupedQkvAttention));
+  library.impl("grouped_ffn", TORCH_BOX(&GroupedFfn));
+  library.impl("embedding_layer_norm", TORCH_BOX(&EmbeddingLayerNorm));
+  library.impl("encoder_layer", TORCH_BOX(&EncoderLayer));
+  library.impl("encoder", TORCH_BOX(&Encoder));
+}
+
+// No tensor tells the dispatcher where this one belongs; it reads no data.
+STABLE_TORCH_LIBRARY_IMPL(squeezebert, CompositeExplicitAutograd, library) {
+  library.impl("packed_bytes_per_channel", TORCH_BOX(&PackedBytesPerChannel));
+}
+
+}  // namespace squeezebert::torch_ops

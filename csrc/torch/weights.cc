@@ -1,0 +1,121 @@
+#include <torch/csrc/stable/ops.h>
+
+#include <cstring>
+
+#include "torch/arguments.h"
+
+namespace squeezebert::torch_ops {
+namespace {
+
+std::string Text(const squeezebert_conv_shape& shape) {
+  return "[" + std::to_string(shape.out_channels) + ", " + std::to_string(shape.in_channels / shape.groups) + ", " +
+         std::to_string(shape.kernel_size) + "], groups = " + std::to_string(shape.groups);
+}
+
+/// Checks a plain weight and its group count, against the input's channels where there is an input; returns its shape.
+squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
+                                  int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
+  CheckCpu(weight_name, weight, ScalarType::Float);
+  const int64_t rank = weight.dim();
+  const int64_t size = rank == 3 ? weight.size(2) : 1;
+  if ((rank != 2 && rank != 3) || weight.numel() == 0 ||
+      (kernel_size == KernelSize::kOne ? size != 1 : size % 2 == 0)) {
+    Fail(weight_name,
+         kernel_size == KernelSize::kOne
+             ? "[out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1]"
+             : "[out_channels, in_channels / groups, kernel_size] with an odd kernel_size",
+         Describe(weight));
+  }
+  const int64_t out_channels = weight.size(0);
+  if (groups < 1 || out_channels % groups != 0 || in_channels.value_or(0) % groups != 0) {
+    const std::string input = in_channels.has_value() ? std::to_string(*in_channels) + " input and " : "";
+    Fail(groups_name, "a positive divisor of " + input + std::to_string(out_channels) + " output channels",
+         std::to_string(groups));
+  }
+  if (in_channels.has_value() && weight.size(1) != *in_channels / groups)
+    Fail(weight_name,
+         std::to_string(*in_channels / groups) + " input channels per group (" + std::to_string(*in_channels) +
+             " channels, groups = " + std::to_string(groups) + ")",
+         Describe(weight));
+  return {out_channels, weight.size(1) * groups, groups, size};
+}
+
+Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape) {
+  size_t bytes = 0;
+  CheckStatus(op, squeezebert_packed_size(&shape, &bytes));
+  const auto out_channels = static_cast<size_t>(shape.out_channels);
+  const size_t bytes_per_channel = (bytes + out_channels - 1) / out_channels;
+  const size_t total = bytes_per_channel * out_channels;
+  Tensor packed =
+      torch::stable::new_empty(weight, {shape.out_channels, static_cast<int64_t>(bytes_per_channel)}, ScalarType::Byte);
+  auto* data = packed.mutable_data_ptr<uint8_t>();
+  std::memset(data + bytes, 0, total - bytes);
+  const Tensor plain = torch::stable::contiguous(weight);
+  CheckStatus(op, squeezebert_pack(&shape, plain.const_data_ptr<float>(), data, total));
+  return packed;
+}
+
+/// A packed weight, contiguous, after checking that it is the layer that the call asks for.
+Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t groups, int64_t in_channels,
+                     KernelSize kernel_size) {
+  const Argument& name = names.weight;
+  if (weight.dim() != 2 || weight.numel() == 0)
+    Fail(name, "a packed weight [out_channels, bytes_per_channel]", Describe(weight));
+  const Tensor packed = torch::stable::contiguous(weight);
+  squeezebert_conv_shape shape{};
+  const squeezebert_status status =
+      squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape);
+  if (status == SQUEEZEBERT_BAD_PACK)
+    Fail(name, "a weight packed by pack_grouped_conv1x1 or pack_grouped_conv1d for the ISA in use",
+         Describe(weight) + ": " + squeezebert_last_error());
+  CheckStatus(name.op, status);
+  if (shape.out_channels != weight.size(0))
+    Fail(name, "one row for each of the " + std::to_string(shape.out_channels) + " output channels it was packed from",
+         Describe(weight));
+  if (shape.groups != groups)
+    Fail(names.groups, "the " + std::to_string(shape.groups) + " groups that " + name.name + " was packed with",
+         std::to_string(groups));
+  if (shape.in_channels != in_channels)
+    Fail(name, "a packed weight for " + std::to_string(in_channels) + " input channels", "one of shape " + Text(shape));
+  if (kernel_size == KernelSize::kOne && shape.kernel_size != 1)
+    Fail(name, "a packed weight of kernel size 1", "one of shape " + Text(shape));
+  return packed;
+}
+
+}  // namespace
+
+Tensor Pack(const Argument& weight_name, const Argument& groups_name, const Tensor& weight, int64_t groups,
+            KernelSize kernel_size) {
+  const squeezebert_conv_shape shape =
+      PlainShape(weight_name, groups_name, weight, groups, kernel_size, /*in_channels=*/std::nullopt);
+  return PackContiguous(weight_name.op, weight, shape);
+}
+
+Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optional<Tensor>& bias, int64_t groups,
+                int64_t in_channels, KernelSize kernel_size) {
+  Linear linear;
+  if (weight.is_cpu() && weight.scalar_type() == ScalarType::Byte) {
+    linear.packed_owner = CheckedPacked(names, weight, groups, in_channels, kernel_size);
+  } else {
+    const squeezebert_conv_shape shape =
+        PlainShape(names.weight, names.groups, weight, groups, kernel_size, in_channels);
+    linear.packed_owner = PackContiguous(names.weight.op, weight, shape);
+  }
+  linear.out_channels = weight.size(0);
+  linear.view = {linear.packed_owner.const_data_ptr(), static_cast<size_t>(linear.packed_owner.numel()), nullptr};
+  if (bias.has_value()) {
+    linear.bias_owner = AsVector(names.bias, *bias, linear.out_channels);
+    linear.view.bias = linear.bias_owner.const_data_ptr<float>();
+  }
+  return linear;
+}
+
+LayerNorm AsLayerNorm(const Argument& weight_name, const Tensor& weight, const Argument& bias_name, const Tensor& bias,
+                      float epsilon, int64_t channels) {
+  LayerNorm layer_norm{AsVector(weight_name, weight, channels), AsVector(bias_name, bias, channels), {}};
+  layer_norm.view = {layer_norm.weight_owner.const_data_ptr<float>(), layer_norm.bias_owner.const_data_ptr<float>(),
+                     epsilon};
+  return layer_norm;
+}
+
+}  // namespace squeezebert::torch_ops
