@@ -41,6 +41,7 @@ inline Vec fnma(Vec a, Vec b, Vec c) { return {static_cast<float>(c.v - static_c
 inline Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 inline Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 
+inline Vec abs(Vec x) { return {fabsf(x.v)}; }
 inline Vec round(Vec x) { return {nearbyintf(x.v)}; }
 inline Vec scale_by_power_of_two(Vec x, Vec n) { return {ldexpf(x.v, static_cast<int>(n.v))}; }
 
