@@ -1,9 +1,149 @@
-// squeezebert_kernels._native: the C API for NumPy arrays.
+// squeezebert_kernels._native: the C API for NumPy arrays, with the names and the order of arguments of
+// torch.ops.squeezebert.*. Weights are packed once, by pack(), which is also where their group count is told.
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include "python/arrays.h"
+#include "python/context.h"
+#include "python/operators.h"
 #include "squeezebert.h"
 
+namespace squeezebert::python {
+namespace {
+
+std::vector<std::string> Isas() {
+  std::vector<std::string> names;
+  for (int i = 0; const char* name = squeezebert_isa_name(i); ++i) names.emplace_back(name);
+  return names;
+}
+
+std::string ActiveIsa() {
+  const char* name = nullptr;
+  CheckStatus(squeezebert_active_isa(&name));
+  return name;
+}
+
+void ForceIsa(const std::optional<std::string>& name) {
+  CheckStatus(squeezebert_force_isa(name ? name->c_str() : nullptr));
+}
+
+double MeasurePeak(double seconds) {
+  double gflops = 0.0;
+  squeezebert_status status;
+  {
+    const py::gil_scoped_release release;
+    status = squeezebert_measure_peak(seconds, &gflops);
+  }
+  CheckStatus(status);
+  return gflops;
+}
+
+void BindMachine(py::module_& module) {
+  module.def("version", &squeezebert_version, R"("major.minor.patch" of the compiled library.)");
+  module.def("isas", &Isas, "The instruction sets that this CPU can run, best first.");
+  module.def("active_isa", &ActiveIsa, R"(The instruction set in use.
+
+Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)");
+  module.def("force_isa", &ForceIsa, py::arg("name"),
+             R"(Uses the named instruction set from now on; None chooses the best.
+
+Weights packed before must be packed again. RuntimeError names what the CPU has if it lacks this one.)");
+  module.def("get_num_threads", &NumThreads, "Threads that the functions of this module compute with.");
+  module.def("set_num_threads", &SetNumThreads, py::arg("threads"),
+             "Sets how many threads to compute with, from 1 up.");
+  module.def("measure_peak", &MeasurePeak, py::arg("seconds") = 0.2,
+             R"(The float32 multiply-add rate of one core, GFLOP/s.
+
+2 per fused multiply-add, in the active instruction set: the best of several runs that take about `seconds` together.)");
+}
+
+void BindPackedWeight(py::module_& module) {
+  py::class_<PackedWeight>(module, "PackedWeight",
+                           "A weight as the kernels of one instruction set read it; see pack().")
+      .def_property_readonly("out_channels", [](const PackedWeight& weight) { return weight.shape().out_channels; })
+      .def_property_readonly("in_channels", [](const PackedWeight& weight) { return weight.shape().in_channels; })
+      .def_property_readonly("groups", [](const PackedWeight& weight) { return weight.shape().groups; })
+      .def_property_readonly("kernel_size", [](const PackedWeight& weight) { return weight.shape().kernel_size; })
+      .def_property_readonly("nbytes", &PackedWeight::bytes)
+      .def("__repr__", [](const PackedWeight& weight) {
+        const squeezebert_conv_shape& shape = weight.shape();
+        return py::str("PackedWeight(out_channels={}, in_channels={}, groups={}, kernel_size={})")
+            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size);
+      });
+  module.def(
+      "pack", [](const py::array& weight, int64_t groups) { return PackedWeight(weight, groups); }, py::arg("weight"),
+      py::arg("groups") = 1,
+      R"(Packs a weight [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size].)");
+}
+
+void BindConvolutions(py::module_& module) {
+  module.def("grouped_conv1x1", &GroupedConv1x1, py::arg("input"), py::arg("weight"), py::arg("bias") = py::none(),
+             R"(Position-wise grouped convolution: input [..., in_channels] -> [..., out_channels].)");
+  module.def("grouped_conv1x1_gelu", &GroupedConv1x1Gelu, py::arg("input"), py::arg("weight"),
+             py::arg("bias") = py::none(),
+             R"(gelu(grouped_conv1x1(input)), with the exact GELU: x * (1 + erf(x / sqrt(2))) / 2.)");
+  module.def("grouped_conv1x1_add_layer_norm", &GroupedConv1x1AddLayerNorm, py::arg("input"), py::arg("weight"),
+             py::arg("bias"), py::arg("residual"), py::arg("ln_weight"), py::arg("ln_bias"), py::arg("eps") = 1e-12f,
+             R"(layer_norm(grouped_conv1x1(input) + residual): input [..., in_channels] -> [..., out_channels].
+
+residual has as many rows as input and out_channels columns; ln_weight and ln_bias are [out_channels].)");
+  module.def("grouped_conv1d", &GroupedConv1d, py::arg("input"), py::arg("weight"), py::arg("bias") = py::none(),
+             py::arg("cu_seqlens") = py::none(),
+             R"(Grouped convolution along each sequence, odd kernel size, zeros outside the sequence ('same').
+
+input is [N, S, in_channels], [S, in_channels], or packed tokens [T, in_channels] with cu_seqlens int32 [N + 1].)");
+}
+
+void BindAttention(py::module_& module) {
+  module.def("attention", &Attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("num_heads"),
+             py::arg("mask") = py::none(), py::arg("scale") = py::none(),
+             R"(softmax(scale * Q K^T + mask) V of each head: query [N, Sq, C], key and value [N, Sk, C] -> [N, Sq, C].
+
+Or without N. Head h owns channels [h * d, (h + 1) * d); scale is 1 / sqrt(d) unless given. mask broadcasts to
+[N, num_heads, Sq, Sk]: float32 is added to the scores, bool keeps where True (the lowest float is added elsewhere).)");
+  module.def("grouped_qkv_attention", &GroupedQkvAttention, py::arg("input"), py::arg("query_weight"),
+             py::arg("query_bias"), py::arg("key_weight"), py::arg("key_bias"), py::arg("value_weight"),
+             py::arg("value_bias"), py::arg("num_heads"), py::arg("mask") = py::none(),
+             py::arg("cu_seqlens") = py::none(), py::arg("scale") = py::none(),
+             R"(attention() of three grouped_conv1x1() of the same input.
+
+input is [N, S, C], [S, C], or packed tokens [T, C] with cu_seqlens int32 [N + 1] (and then no mask).)");
+}
+
+void BindBlocks(py::module_& module) {
+  module.def("grouped_ffn", &GroupedFfn, py::arg("input"), py::arg("intermediate_weight"), py::arg("intermediate_bias"),
+             py::arg("output_weight"), py::arg("output_bias"), py::arg("ln_weight"), py::arg("ln_bias"),
+             py::arg("eps") = 1e-12f,
+             R"(layer_norm(conv_output(gelu(conv_intermediate(input))) + input): input [..., C] -> [..., C].)");
+  module.def(
+      "embedding_layer_norm", &EmbeddingLayerNorm, py::arg("input_ids"), py::arg("token_type_ids"),
+      py::arg("position_ids"), py::arg("word_embeddings"), py::arg("position_embeddings"),
+      py::arg("token_type_embeddings"), py::arg("ln_weight"), py::arg("ln_bias"), py::arg("eps") = 1e-12f,
+      R"(layer_norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]): [..., S] -> [..., S, C].
+
+Ids are integers of any width and broadcast to input_ids. position_ids None: 0..S-1; token_type_ids None: 0. The
+embeddings are float32 [rows, C].)");
+  module.def("encoder", &Encoder, py::arg("input"), py::arg("params"), py::arg("num_heads"), py::arg("eps") = 1e-12f,
+             py::arg("mask") = py::none(), py::arg("cu_seqlens") = py::none(), py::arg("first_token_only") = false,
+             R"(The layers in turn: input [N, S, C], [S, C], or packed tokens [T, C] with cu_seqlens int32 [N + 1].
+
+params are 16 per layer: query, key, value and post_attention, each a PackedWeight and a bias (or None); the weight and
+bias of its LayerNorm; intermediate and output, again packed weight and bias; the weight and bias of the last LayerNorm.
+first_token_only returns one row per sequence, [N, C].)");
+}
+
+}  // namespace
+}  // namespace squeezebert::python
+
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "The kernels for NumPy arrays.";
-  module.def("version", &squeezebert_version, "\"major.minor.patch\" of the compiled library.");
+  module.doc() = R"(The kernels for NumPy arrays; use them through squeezebert_kernels.numpy.
+
+Arrays are float32 with channels last. Any strides will do; an array whose channels are not next to each other is copied.
+The GIL is released while computing. A wrong argument raises ValueError that names it.)";
+  using namespace squeezebert::python;
+  BindMachine(module);
+  BindPackedWeight(module);
+  BindConvolutions(module);
+  BindAttention(module);
+  BindBlocks(module);
 }

@@ -1,0 +1,245 @@
+#include "python/arrays.h"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+
+namespace squeezebert::python {
+namespace {
+
+constexpr auto kFloatBytes = static_cast<py::ssize_t>(sizeof(float));
+
+bool IsFloat32(const py::array& array) { return array.dtype().equal(py::dtype::of<float>()); }
+
+void CheckFloat32(const std::string& name, const py::array& array) {
+  if (!IsFloat32(array)) Fail(name, ": expected a float32 array, got ", Describe(array));
+}
+
+bool IsAligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
+
+py::array Contiguous(const py::array& array) {
+  return py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(array);
+}
+
+/// Whether all dimensions but the last are rows the same number of floats apart, which then is *stride.
+bool HaveOneStride(const py::array& array, int64_t* stride) {
+  const py::ssize_t last = array.ndim() - 1;
+  const py::ssize_t channels = array.shape(last);
+  if (!IsAligned(array) || (channels > 1 && array.strides(last) != kFloatBytes)) return false;
+  py::ssize_t bytes = 0;  // between rows; 0 while there is no more than one
+  py::ssize_t rows = 1;
+  for (py::ssize_t i = last - 1; i >= 0; --i) {
+    if (array.shape(i) == 1) continue;
+    if (bytes == 0) bytes = array.strides(i);
+    if (array.strides(i) != bytes * rows) return false;
+    rows *= array.shape(i);
+  }
+  if (rows > 1 && (bytes < channels * kFloatBytes || bytes % kFloatBytes != 0)) return false;
+  *stride = rows > 1 ? bytes / kFloatBytes : channels;
+  return true;
+}
+
+std::vector<int32_t> EqualOffsets(const std::string& name, int64_t sequences, int64_t length) {
+  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
+  if (length > 0 && sequences > kMost / length) {
+    Fail(name, ": expected fewer than 2^31 tokens, got ", sequences, " sequences of ", length);
+  }
+  std::vector<int32_t> offsets(static_cast<size_t>(sequences) + 1);
+  for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = static_cast<int32_t>(static_cast<int64_t>(i) * length);
+  return offsets;
+}
+
+std::vector<int32_t> CheckedOffsets(const py::array& cu_seqlens, int64_t tokens) {
+  if (cu_seqlens.ndim() != 1 || cu_seqlens.size() < 1 || !cu_seqlens.dtype().equal(py::dtype::of<int32_t>())) {
+    Fail("cu_seqlens: expected int32 [sequences + 1], got ", Describe(cu_seqlens));
+  }
+  const auto view = py::array_t<int32_t>(cu_seqlens).unchecked<1>();
+  std::vector<int32_t> offsets(static_cast<size_t>(view.shape(0)));
+  for (size_t i = 0; i < offsets.size(); ++i) {
+    offsets[i] = view(static_cast<py::ssize_t>(i));
+    if (i == 0 ? offsets[i] != 0 : offsets[i] < offsets[i - 1]) {
+      Fail("cu_seqlens: expected offsets that begin with 0 and never decrease, got ", offsets[i], " at index ", i);
+    }
+  }
+  if (offsets.back() != tokens) {
+    Fail("cu_seqlens: expected the last offset to be the number of tokens, ", tokens, ", got ", offsets.back());
+  }
+  return offsets;
+}
+
+py::array BroadcastTo(const std::string& name, const py::array& array, const py::tuple& shape) {
+  try {
+    return py::module_::import("numpy").attr("broadcast_to")(array, shape);
+  } catch (const py::error_already_set& error) {
+    if (!error.matches(PyExc_ValueError)) throw;
+    Fail(name, ": expected sizes that broadcast to ", std::string(py::str(shape)), ", got ", Describe(array));
+  }
+}
+
+}  // namespace
+
+std::string Describe(const py::array& array) {
+  std::ostringstream text;
+  text << std::string(py::str(array.dtype())) << " [";
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) text << (i > 0 ? ", " : "") << array.shape(i);
+  text << "]";
+  return text.str();
+}
+
+void CheckStatus(squeezebert_status status) {
+  switch (status) {
+    case SQUEEZEBERT_OK:
+      return;
+    case SQUEEZEBERT_INVALID_ARGUMENT:
+    case SQUEEZEBERT_BAD_PACK:
+      throw py::value_error(squeezebert_last_error());
+    case SQUEEZEBERT_OUT_OF_MEMORY:
+      PyErr_SetString(PyExc_MemoryError, squeezebert_last_error());
+      throw py::error_already_set();
+    case SQUEEZEBERT_UNSUPPORTED_ISA:
+      break;
+  }
+  throw std::runtime_error(squeezebert_last_error());
+}
+
+Rows AsRows(const std::string& name, const py::array& array) {
+  CheckFloat32(name, array);
+  if (array.ndim() < 1) Fail(name, ": expected [..., channels], got a scalar");
+  Rows rows;
+  rows.channels = array.shape(array.ndim() - 1);
+  rows.rows = 1;
+  for (py::ssize_t i = 0; i + 1 < array.ndim(); ++i) rows.rows *= array.shape(i);
+  rows.stride = rows.channels;
+  rows.owner = HaveOneStride(array, &rows.stride) ? array : Contiguous(array);
+  rows.data = static_cast<const float*>(rows.owner.data());
+  return rows;
+}
+
+Rows AsRows(const std::string& name, const py::array& array, int64_t channels) {
+  Rows rows = AsRows(name, array);
+  if (rows.channels != channels) Fail(name, ": expected [..., ", channels, "], got ", Describe(array));
+  return rows;
+}
+
+py::array_t<float> EmptyRows(const py::array& like, int64_t channels) {
+  std::vector<py::ssize_t> shape(like.shape(), like.shape() + like.ndim());
+  shape.back() = channels;
+  return py::array_t<float>(shape);
+}
+
+Vector AsVector(const std::string& name, const OptionalArray& array, int64_t length) {
+  if (!array) return {};
+  CheckFloat32(name, *array);
+  if (array->ndim() != 1 || array->shape(0) != length) {
+    Fail(name, ": expected float32 [", length, "], got ", Describe(*array));
+  }
+  Vector vector;
+  vector.owner = Contiguous(*array);
+  vector.data = static_cast<const float*>(vector.owner.data());
+  return vector;
+}
+
+int64_t Sequences::longest() const {
+  int64_t most = 0;
+  for (size_t i = 1; i < offsets.size(); ++i) most = std::max<int64_t>(most, offsets[i] - offsets[i - 1]);
+  return most;
+}
+
+Sequences AsSequences(const std::string& name, const py::array& array, const OptionalArray& cu_seqlens) {
+  Sequences sequences{AsRows(name, array), {}};
+  if (cu_seqlens) {
+    if (array.ndim() != 2) Fail(name, ": expected packed tokens [T, C] with cu_seqlens, got ", Describe(array));
+    sequences.offsets = CheckedOffsets(*cu_seqlens, sequences.rows.rows);
+  } else if (array.ndim() == 2) {
+    sequences.offsets = EqualOffsets(name, 1, array.shape(0));
+  } else if (array.ndim() == 3) {
+    sequences.offsets = EqualOffsets(name, array.shape(0), array.shape(1));
+  } else {
+    Fail(name, ": expected [N, S, C] or [S, C], got ", Describe(array));
+  }
+  return sequences;
+}
+
+Mask AsMask(const OptionalArray& mask, int64_t sequences, int64_t heads, int64_t queries, int64_t keys) {
+  if (!mask) return {{}, {}};
+  const py::module_ numpy = py::module_::import("numpy");
+  py::array additive = *mask;
+  if (additive.dtype().equal(py::dtype::of<bool>())) {
+    const py::object zero = numpy.attr("float32")(0.0f);
+    const py::object lowest = numpy.attr("float32")(std::numeric_limits<float>::lowest());
+    additive = numpy.attr("where")(additive, zero, lowest);
+  } else if (!IsFloat32(additive)) {
+    Fail("mask: expected a float32 (added to the scores) or bool (True = attend) array, got ", Describe(additive));
+  }
+  additive = BroadcastTo("mask", additive, py::make_tuple(sequences, heads, queries, keys));
+  bool usable = IsAligned(additive) && (keys <= 1 || additive.strides(3) == kFloatBytes);
+  for (py::ssize_t i = 0; i < 3; ++i) {
+    usable = usable && additive.strides(i) >= 0 && additive.strides(i) % kFloatBytes == 0;
+  }
+  if (!usable) additive = Contiguous(additive);
+  const auto stride = [&](py::ssize_t i) { return static_cast<int64_t>(additive.strides(i) / kFloatBytes); };
+  return {additive, {static_cast<const float*>(additive.data()), stride(0), stride(1), stride(2)}};
+}
+
+py::array_t<int64_t> AsIds(const std::string& name, const py::array& ids, const py::array& like) {
+  if (ids.dtype().kind() != 'i' && ids.dtype().kind() != 'u') Fail(name, ": expected integers, got ", Describe(ids));
+  const py::array same = BroadcastTo(name, ids, like.attr("shape"));
+  return py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(same);
+}
+
+py::array PositionsOf(const py::array& input_ids) {
+  return py::module_::import("numpy").attr("arange")(input_ids.shape(input_ids.ndim() - 1));
+}
+
+Table AsTable(const std::string& name, const py::array& array, std::optional<int64_t> channels) {
+  CheckFloat32(name, array);
+  if (array.ndim() != 2 || (channels && array.shape(1) != *channels)) {
+    const std::string expected = channels ? std::to_string(*channels) : "channels";
+    Fail(name, ": expected float32 [rows, ", expected, "], got ", Describe(array));
+  }
+  const py::array owner = Contiguous(array);
+  return {owner, static_cast<const float*>(owner.data()), array.shape(0), array.shape(1)};
+}
+
+LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, const std::string& bias_name,
+                      const py::array& bias, int64_t channels, float epsilon) {
+  LayerNorm norm{AsVector(weight_name, weight, channels), AsVector(bias_name, bias, channels), {}};
+  norm.view = {norm.weight.data, norm.bias.data, epsilon};
+  return norm;
+}
+
+PackedWeight::PackedWeight(const py::array& weight, int64_t groups) {
+  CheckFloat32("weight", weight);
+  if (weight.ndim() != 2 && weight.ndim() != 3) {
+    Fail(
+        "weight: expected [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size], "
+        "got ",
+        Describe(weight));
+  }
+  if (groups < 1) Fail("groups: expected at least 1, got ", groups);
+  shape_ = {weight.shape(0), weight.shape(1) * groups, groups, weight.ndim() == 3 ? weight.shape(2) : 1};
+  CheckStatus(squeezebert_packed_size(&shape_, &bytes_));
+  packed_.reset(static_cast<std::byte*>(::operator new(bytes_, kAlignment)));
+  const py::array plain = Contiguous(weight);
+  const auto* data = static_cast<const float*>(plain.data());
+  squeezebert_status status;
+  {
+    const py::gil_scoped_release release;
+    status = squeezebert_pack(&shape_, data, packed_.get(), bytes_);
+  }
+  CheckStatus(status);
+}
+
+Linear AsLinear(const std::string& weight_name, const PackedWeight& weight, const std::string& bias_name,
+                const OptionalArray& bias, int64_t in_channels) {
+  const squeezebert_conv_shape& shape = weight.shape();
+  if (shape.in_channels != in_channels) {
+    Fail(weight_name, ": expected a packed weight for ", in_channels, " input channels, got one for ",
+         shape.in_channels);
+  }
+  Linear linear{AsVector(bias_name, bias, shape.out_channels), {}, shape.out_channels};
+  linear.view = weight.WithBias(linear.bias);
+  return linear;
+}
+
+}  // namespace squeezebert::python

@@ -1,0 +1,40 @@
+#include "python/context.h"
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <thread>
+
+#include "python/arrays.h"
+
+namespace squeezebert::python {
+namespace {
+
+std::atomic<int32_t> g_threads{static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()))};
+
+struct Destroy {
+  void operator()(squeezebert_context* context) const { squeezebert_context_destroy(context); }
+};
+
+}  // namespace
+
+int32_t NumThreads() { return g_threads; }
+
+void SetNumThreads(int32_t threads) {
+  if (threads < 1) Fail("threads: expected at least 1, got ", threads);
+  g_threads = threads;
+}
+
+squeezebert_context* ThreadContext() {
+  thread_local std::unique_ptr<squeezebert_context, Destroy> context;
+  if (context == nullptr) {
+    squeezebert_context* created = nullptr;
+    CheckStatus(squeezebert_context_create(/*parallel_for=*/nullptr, /*host=*/nullptr, NumThreads(), &created));
+    context.reset(created);
+  } else if (squeezebert_context_workers(context.get()) != NumThreads()) {
+    CheckStatus(squeezebert_context_set_workers(context.get(), NumThreads()));
+  }
+  return context.get();
+}
+
+}  // namespace squeezebert::python

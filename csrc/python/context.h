@@ -1,0 +1,17 @@
+// The computing context of the calling thread, and how many threads it uses.
+#pragma once
+
+#include <cstdint>
+
+#include "squeezebert.h"
+
+namespace squeezebert::python {
+
+/// Threads that calls use from now on: as many as the CPUs this process may run on, until set.
+int32_t NumThreads();
+void SetNumThreads(int32_t threads);
+
+/// This thread's own context on the library's thread pool, set to NumThreads() workers. Needs the GIL.
+squeezebert_context* ThreadContext();
+
+}  // namespace squeezebert::python
