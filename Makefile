@@ -46,7 +46,8 @@ clean:  ## remove everything that was built, and .venv
 
 $(REQUIREMENTS): requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@echo "Installing the pinned dependencies into $(VENV): a minute or two, 2 GB of disk"
+	$(BIN)/python -m pip install -qq --requirement requirements-dev.txt
 	touch $@
 
 $(BUILT): $(REQUIREMENTS) $(SOURCES)

@@ -216,7 +216,9 @@ PackedWeight::PackedWeight(const py::array& weight, int64_t groups) {
         "got ",
         Describe(weight));
   }
-  if (groups < 1) Fail("groups: expected at least 1, got ", groups);
+  if (groups < 1 || groups > weight.shape(0) || weight.shape(0) % groups != 0) {
+    Fail("groups: expected a number that divides ", weight.shape(0), " output channels, got ", groups);
+  }
   shape_ = {weight.shape(0), weight.shape(1) * groups, groups, weight.ndim() == 3 ? weight.shape(2) : 1};
   CheckStatus(squeezebert_packed_size(&shape_, &bytes_));
   packed_.reset(static_cast<std::byte*>(::operator new(bytes_, kAlignment)));

@@ -1,0 +1,51 @@
+"""The kernels for NumPy arrays: the operators of ``torch.ops.squeezebert.*`` on float32 arrays, with channels last.
+
+Weights are packed once, by `pack`, which is also where their group count is told::
+
+    weight = pack(numpy.random.randn(768, 192).astype("float32"), groups=4)
+    output = grouped_conv1x1(input, weight)  # [tokens, 768] -> [tokens, 768]
+
+Every function documents its shapes; ``help(squeezebert_kernels.numpy.encoder)``.
+"""
+
+from ._native import (
+    PackedWeight,
+    active_isa,
+    attention,
+    embedding_layer_norm,
+    encoder,
+    force_isa,
+    get_num_threads,
+    grouped_conv1d,
+    grouped_conv1x1,
+    grouped_conv1x1_add_layer_norm,
+    grouped_conv1x1_gelu,
+    grouped_ffn,
+    grouped_qkv_attention,
+    isas,
+    measure_peak,
+    pack,
+    set_num_threads,
+    version,
+)
+
+__all__ = [
+    "PackedWeight",
+    "active_isa",
+    "attention",
+    "embedding_layer_norm",
+    "encoder",
+    "force_isa",
+    "get_num_threads",
+    "grouped_conv1d",
+    "grouped_conv1x1",
+    "grouped_conv1x1_add_layer_norm",
+    "grouped_conv1x1_gelu",
+    "grouped_ffn",
+    "grouped_qkv_attention",
+    "isas",
+    "measure_peak",
+    "pack",
+    "set_num_threads",
+    "version",
+]

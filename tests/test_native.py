@@ -1,0 +1,386 @@
+"""The NumPy entry points against the same formulas in float64 NumPy, and what they say about wrong arguments."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from tolerances import float32_bound
+
+import squeezebert_kernels
+from squeezebert_kernels import numpy as kernels
+
+EPS = 1e-12
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+# ---- the formulas, float64 -------------------------------------------------------------------------------------------
+
+
+def conv1d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int) -> np.ndarray:
+    """x [S, in], weight [out, in / groups, K] -> [S, out], zeros outside the sequence."""
+    out_channels, in_per_group, kernel_size = weight.shape
+    half, out_per_group = kernel_size // 2, out_channels // groups
+    padded = np.pad(x.astype(np.float64), ((half, half), (0, 0)))
+    y = np.tile(bias.astype(np.float64), (len(x), 1))
+    for g in range(groups):
+        rows = slice(g * out_per_group, (g + 1) * out_per_group)
+        columns = slice(g * in_per_group, (g + 1) * in_per_group)
+        for k in range(kernel_size):
+            y[:, rows] += padded[k : k + len(x), columns] @ weight[rows, :, k].T.astype(np.float64)
+    return y
+
+
+def conv1x1(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int) -> np.ndarray:
+    return conv1d(x.reshape(-1, x.shape[-1]), weight[:, :, None], bias, groups).reshape(*x.shape[:-1], -1)
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * (1 + _erf(x / math.sqrt(2))) / 2
+
+
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPS) * weight + bias
+
+
+def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, mask: np.ndarray | float = 0.0) -> np.ndarray:
+    """q [N, Sq, C], k and v [N, Sk, C]."""
+
+    def split(x: np.ndarray) -> np.ndarray:
+        return x.astype(np.float64).reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
+
+    scores = split(q) @ split(k).swapaxes(-1, -2) / math.sqrt(q.shape[-1] // heads) + mask
+    scores = np.exp(scores - scores.max(-1, keepdims=True))
+    y = scores / scores.sum(-1, keepdims=True) @ split(v)
+    return y.transpose(0, 2, 1, 3).reshape(q.shape)
+
+
+# ---- inputs ----------------------------------------------------------------------------------------------------------
+
+
+def floats(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    return (np.random.default_rng([seed, *shape]).standard_normal(shape) * scale).astype(np.float32)
+
+
+class Linear:
+    """A layer with weights that keep values of order 1."""
+
+    def __init__(self, out_channels: int, in_channels: int, groups: int, seed: int) -> None:
+        depth = in_channels // groups
+        self.weight = floats(out_channels, depth, seed=seed, scale=depth**-0.5)
+        self.bias = floats(out_channels, seed=seed)
+        self.groups = groups
+        self.packed = kernels.pack(self.weight, groups)
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        return conv1x1(x, self.weight, self.bias, self.groups)
+
+
+class Layer:
+    """An encoder layer of 24 channels and 4 heads."""
+
+    def __init__(self, seed: int, channels: int = 24, wide: int = 48) -> None:
+        self.query, self.key, self.value = (Linear(channels, channels, 4, seed + i) for i in range(3))
+        self.post_attention = Linear(channels, channels, 1, seed + 3)
+        self.intermediate = Linear(wide, channels, 4, seed + 4)
+        self.output = Linear(channels, wide, 4, seed + 5)
+        self.norms = [(1 + floats(channels, seed=seed + i) / 8, floats(channels, seed=seed + i)) for i in (6, 7)]
+
+    @property
+    def params(self) -> list[kernels.PackedWeight | np.ndarray | None]:
+        qkv = [p for linear in (self.query, self.key, self.value) for p in (linear.packed, linear.bias)]
+        ffn = [p for linear in (self.intermediate, self.output) for p in (linear.packed, linear.bias)]
+        return [*qkv, self.post_attention.packed, self.post_attention.bias, *self.norms[0], *ffn, *self.norms[1]]
+
+    def __call__(self, x: np.ndarray, mask: np.ndarray | float = 0.0) -> np.ndarray:
+        """x [N, S, C]."""
+        context = attend(self.query(x), self.key(x), self.value(x), 4, mask)
+        y = layer_norm(self.post_attention(context) + x, *self.norms[0])
+        return layer_norm(self.output(gelu(self.intermediate(y))) + y, *self.norms[1])
+
+
+def assert_near(got: np.ndarray, exact: np.ndarray, *reduction_lengths: int) -> None:
+    assert got.dtype == np.float32
+    assert got.shape == exact.shape
+    bound = float32_bound(*reduction_lengths, size=max(1.0, float(np.abs(exact).max(initial=0.0))))
+    np.testing.assert_allclose(got, exact, rtol=0, atol=bound)
+
+
+@pytest.fixture(params=kernels.isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    kernels.force_isa(request.param)
+    yield request.param
+    kernels.force_isa(None)
+
+
+# ---- the machine -----------------------------------------------------------------------------------------------------
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert kernels.version() == squeezebert_kernels.__version__
+
+
+def test_isas_end_with_scalar_and_can_be_forced(isa: str) -> None:
+    assert kernels.isas()[-1] == "scalar"
+    assert kernels.active_isa() == isa
+
+
+def test_unknown_isa_is_refused_by_name() -> None:
+    before = kernels.active_isa()
+    with pytest.raises(RuntimeError, match=r"sve9.*scalar"):
+        kernels.force_isa("sve9")
+    assert kernels.active_isa() == before
+
+
+def test_peak_is_a_rate() -> None:
+    assert kernels.measure_peak(0.01) > 0
+    with pytest.raises(ValueError, match="seconds"):
+        kernels.measure_peak(-1.0)
+
+
+def test_thread_count_changes_no_bit() -> None:
+    layer, x = Layer(seed=1), floats(3, 40, 24)
+    before = kernels.get_num_threads()
+    try:
+        outputs = []
+        for threads in (1, 2, 4):
+            kernels.set_num_threads(threads)
+            assert kernels.get_num_threads() == threads
+            outputs.append(kernels.encoder(x, layer.params, 4))
+    finally:
+        kernels.set_num_threads(before)
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    with pytest.raises(ValueError, match=r"threads.*at least 1, got 0"):
+        kernels.set_num_threads(0)
+
+
+def test_python_threads_compute_at_the_same_time() -> None:
+    layer, x = Layer(seed=1), floats(2, 17, 24)
+    expected = kernels.encoder(x, layer.params, 4)
+    wrong: list[int] = []
+
+    def compute(worker: int) -> None:
+        for _ in range(20):
+            if not np.array_equal(kernels.encoder(x, layer.params, 4), expected):
+                wrong.append(worker)
+
+    threads = [threading.Thread(target=compute, args=(i,)) for i in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_grouped_conv1x1(isa: str, groups: int) -> None:
+    linear, x = Linear(36, 20, groups, seed=1), floats(2, 9, 20)
+    assert_near(kernels.grouped_conv1x1(x, linear.packed, linear.bias), linear(x), 20 // groups)
+    assert_near(kernels.grouped_conv1x1(x, linear.packed), linear(x) - linear.bias, 20 // groups)
+    assert_near(kernels.grouped_conv1x1_gelu(x, linear.packed, linear.bias), gelu(linear(x)), 20 // groups)
+
+
+def test_grouped_conv1x1_add_layer_norm(isa: str) -> None:
+    linear, x, residual = Linear(36, 20, 2, seed=1), floats(2, 9, 20), floats(2, 9, 36)
+    weight, bias = floats(36, seed=3), floats(36, seed=4)
+    got = kernels.grouped_conv1x1_add_layer_norm(x, linear.packed, linear.bias, residual, weight, bias, EPS)
+    assert_near(got, layer_norm(linear(x) + residual, weight, bias), 10, 36)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_grouped_conv1d(isa: str, kernel_size: int) -> None:
+    weight, bias = floats(12, 4, kernel_size, scale=0.3), floats(12)
+    packed = kernels.pack(weight, groups=2)
+    assert (packed.out_channels, packed.in_channels, packed.groups, packed.kernel_size) == (12, 8, 2, kernel_size)
+    x = floats(3, 7, 8)
+    exact = np.stack([conv1d(row, weight, bias, 2) for row in x])
+    assert_near(kernels.grouped_conv1d(x, packed, bias), exact, 4 * kernel_size)
+    assert_near(kernels.grouped_conv1d(x[0], packed, bias), exact[0], 4 * kernel_size)
+    offsets = np.array([0, 5, 5, 21], np.int32)
+    tokens = x.reshape(21, 8)
+    exact = np.concatenate([conv1d(tokens[:5], weight, bias, 2), conv1d(tokens[5:], weight, bias, 2)])
+    assert_near(kernels.grouped_conv1d(tokens, packed, bias, cu_seqlens=offsets), exact, 4 * kernel_size)
+
+
+def test_attention(isa: str) -> None:
+    q, k, v = floats(2, 5, 24), floats(2, 9, 24, seed=1), floats(2, 9, 24, seed=2)
+    assert_near(kernels.attention(q, k, v, 3), attend(q, k, v, 3), 8, 9)
+    assert_near(kernels.attention(q[0], k[0], v[0], 3), attend(q, k, v, 3)[0], 8, 9)
+    doubled = kernels.attention(q, k, v, 3, scale=2 / math.sqrt(8))
+    assert_near(doubled, attend(2 * q, k, v, 3), 8, 9)
+
+
+@pytest.mark.parametrize("shape", [(9,), (5, 9), (2, 1, 1, 9), (3, 5, 9), (2, 3, 5, 9), (2, 3, 5, 1)])
+def test_attention_masks(shape: tuple[int, ...]) -> None:
+    q, k, v = floats(2, 5, 24), floats(2, 9, 24, seed=1), floats(2, 9, 24, seed=2)
+    mask = floats(*shape, seed=5)
+    assert_near(kernels.attention(q, k, v, 3, mask=mask), attend(q, k, v, 3, mask), 8, 9)
+    keep = mask > 0
+    lowest = np.where(keep, 0.0, np.finfo(np.float32).min)
+    exact = attend(q, k, v, 3, lowest)
+    # Rows without any True are uniform, whatever float64 would make of the sum of the lowest float and a score.
+    nothing = ~np.broadcast_to(keep, (2, 3, 5, 9)).any(-1)
+    mean = v.astype(np.float64).reshape(2, 9, 3, 8).mean(1)
+    uniform = np.where(nothing.transpose(0, 2, 1)[..., None], mean[:, None], exact.reshape(2, 5, 3, 8))
+    assert_near(kernels.attention(q, k, v, 3, mask=keep), uniform.reshape(2, 5, 24), 8, 9)
+
+
+def test_grouped_qkv_attention(isa: str) -> None:
+    layer, x = Layer(seed=1), floats(2, 9, 24)
+    linears = (layer.query, layer.key, layer.value)
+    exact = attend(*(linear(x) for linear in linears), 4)
+    arguments = [p for linear in linears for p in (linear.packed, linear.bias)]
+    assert_near(kernels.grouped_qkv_attention(x, *arguments, 4), exact, 6, 6, 9)
+    packed = kernels.grouped_qkv_attention(x.reshape(18, 24), *arguments, 4, cu_seqlens=np.array([0, 9, 18], np.int32))
+    assert_near(packed, exact.reshape(18, 24), 6, 6, 9)
+
+
+def test_grouped_ffn(isa: str) -> None:
+    layer, x = Layer(seed=1), floats(2, 9, 24)
+    exact = layer_norm(layer.output(gelu(layer.intermediate(x))) + x, *layer.norms[1])
+    got = kernels.grouped_ffn(
+        x,
+        layer.intermediate.packed,
+        layer.intermediate.bias,
+        layer.output.packed,
+        layer.output.bias,
+        *layer.norms[1],
+        EPS,
+    )
+    assert_near(got, exact, 6, 12, 24)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8])
+def test_embedding_layer_norm(isa: str, dtype: type) -> None:
+    word, position, kind = floats(30, 24), floats(9, 24, seed=1), floats(2, 24, seed=2)
+    weight, bias = floats(24, seed=3), floats(24, seed=4)
+    ids = np.random.default_rng(0).integers(0, 30, (2, 7)).astype(dtype)
+    got = kernels.embedding_layer_norm(ids, None, None, word, position, kind, weight, bias, EPS)
+    assert_near(got, layer_norm(word[ids].astype(np.float64) + position[:7] + kind[0], weight, bias), 24)
+    types, places = np.array([[0], [1]], dtype), np.arange(7, 0, -1).astype(dtype)
+    got = kernels.embedding_layer_norm(ids, types, places, word, position, kind, weight, bias, EPS)
+    assert_near(got, layer_norm(word[ids].astype(np.float64) + position[places] + kind[types], weight, bias), 24)
+
+
+def test_encoder(isa: str) -> None:
+    layers, x = [Layer(seed=1), Layer(seed=100)], floats(2, 9, 24)
+    params = [p for layer in layers for p in layer.params]
+    lengths = 2 * [6, 6, 9, 24, 24, 6, 12, 24]
+    exact = layers[1](layers[0](x))
+    assert_near(kernels.encoder(x, params, 4, EPS), exact, *lengths)
+    first = kernels.encoder(x, params, 4, EPS, first_token_only=True)
+    assert_near(first, exact[:, 0], *lengths)
+    mask = np.where(np.arange(9) < [[9], [4]], 0, np.finfo(np.float32).min).astype(np.float32)[:, None, None]
+    masked = kernels.encoder(x, params, 4, EPS, mask=mask)
+    assert_near(masked, layers[1](layers[0](x, mask), mask), *lengths)
+    tokens = np.concatenate([x[0], x[1, :4]])
+    packed = kernels.encoder(tokens, params, 4, EPS, cu_seqlens=np.array([0, 9, 13], np.int32))
+    assert_near(packed, np.concatenate([masked[0], masked[1, :4]]), *lengths)
+
+
+# ---- layouts ---------------------------------------------------------------------------------------------------------
+
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rows of a wider array": lambda x: np.pad(x, ((0, 0), (0, 0), (0, 5)))[..., :24],
+    "every second token": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "sequences last": lambda x: np.ascontiguousarray(x.transpose(1, 0, 2)).transpose(1, 0, 2),
+    "channels first": lambda x: np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1),
+    "backwards": lambda x: np.ascontiguousarray(x[::-1, ::-1, ::-1])[::-1, ::-1, ::-1],
+    "Fortran order": np.asfortranarray,
+    "one byte off": lambda x: np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float32).reshape(x.shape),
+    "read only": lambda x: np.frombuffer(x.tobytes(), np.float32).reshape(x.shape),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_strides(layout: str) -> None:
+    layer, x = Layer(seed=1), floats(2, 9, 24)
+    strided = LAYOUTS[layout](x)
+    np.testing.assert_array_equal(strided, x)
+    np.testing.assert_array_equal(kernels.encoder(strided, layer.params, 4), kernels.encoder(x, layer.params, 4))
+
+
+def test_broadcast_rows() -> None:
+    linear, row = Linear(24, 24, 4, seed=1), floats(24)
+    got = kernels.grouped_conv1x1(np.broadcast_to(row, (3, 5, 24)), linear.packed, linear.bias)
+    np.testing.assert_array_equal(got, np.tile(kernels.grouped_conv1x1(row, linear.packed, linear.bias), (3, 5, 1)))
+
+
+def test_nothing_to_compute() -> None:
+    layer = Layer(seed=1)
+    assert kernels.encoder(floats(0, 9, 24), layer.params, 4).shape == (0, 9, 24)
+    assert kernels.encoder(floats(2, 0, 24), layer.params, 4).shape == (2, 0, 24)
+    x = floats(3, 24)
+    np.testing.assert_array_equal(kernels.encoder(x, [], 4), x)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_errors_name_the_argument() -> None:
+    layer, x = Layer(seed=1), floats(2, 9, 24)
+    linear, bad = layer.query, kernels.pack(floats(8, 8))
+    offsets = np.array([0, 20, 18], np.int32)
+    ids, table, vector = np.zeros(4, np.int64), floats(9, 24), floats(24)
+    params = layer.params
+    cases: list[tuple[str, Callable[[], object]]] = [
+        ("weight: expected a float32 array, got float64", lambda: kernels.pack(np.zeros((4, 4)))),
+        (r"weight: expected \[out_channels", lambda: kernels.pack(floats(4))),
+        ("groups: expected a number that divides 24", lambda: kernels.pack(floats(24, 8), 5)),
+        ("groups", lambda: kernels.pack(floats(24, 8), 0)),
+        ("kernel_size", lambda: kernels.pack(floats(24, 8, 2))),
+        (r"input: .*float64 \[2, 24\]", lambda: kernels.grouped_conv1x1(np.zeros((2, 24)), linear.packed)),
+        ("weight: .*24 input channels, got one for 8", lambda: kernels.grouped_conv1x1(x, bad)),
+        (r"bias: .*\[24\].*\[23\]", lambda: kernels.grouped_conv1x1(x, linear.packed, floats(23))),
+        ("num_heads: .*divides 24.*got 5", lambda: kernels.attention(x, x, x, 5)),
+        ("num_heads", lambda: kernels.encoder(x, params, 0)),
+        ("key: ", lambda: kernels.attention(x, x[:1], x[:1], 4)),
+        ("value: ", lambda: kernels.attention(x, x, x[:, :3], 4)),
+        (r"mask: .*\(2, 4, 9, 9\).*\[5\]", lambda: kernels.encoder(x, params, 4, mask=floats(5))),
+        ("mask: .*int64", lambda: kernels.encoder(x, params, 4, mask=np.zeros(9, np.int64))),
+        ("cu_seqlens: .*never decrease", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets)),
+        ("cu_seqlens: .*int32", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets.astype(np.int64))),
+        ("cu_seqlens: .*number of tokens, 9", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets[:1])),
+        ("params: expected 16", lambda: kernels.encoder(x, params[:15], 4)),
+        (r"params\[0\]: expected a PackedWeight", lambda: kernels.encoder(x, [linear.weight, *params[1:]], 4)),
+        (r"params\[8\]: .*\[24\]", lambda: kernels.encoder(x, [*params[:8], floats(23), *params[9:]], 4)),
+        (
+            "input_ids",
+            lambda: kernels.embedding_layer_norm(ids + 9, None, None, table, table, table, vector, vector),
+        ),
+        (
+            "position_ids",
+            lambda: kernels.embedding_layer_norm(ids, None, ids - 1, table, table, table, vector, vector),
+        ),
+        (
+            "token_type_ids: expected integers",
+            lambda: kernels.embedding_layer_norm(ids, vector, None, table, table, table, vector, vector),
+        ),
+    ]
+    for match, call in cases:
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_a_list_is_not_an_array() -> None:
+    with pytest.raises(TypeError):
+        kernels.grouped_conv1x1([1.0], kernels.pack(floats(1, 1)))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(len(kernels.isas()) < 2, reason="this CPU runs the scalar kernels only")
+def test_a_pack_of_another_isa_is_refused() -> None:
+    linear, x = Linear(24, 24, 4, seed=1), floats(3, 24)
+    kernels.force_isa("scalar")
+    try:
+        with pytest.raises(ValueError, match="scalar"):
+            kernels.grouped_conv1x1(x, linear.packed)
+    finally:
+        kernels.force_isa(None)
