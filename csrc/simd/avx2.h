@@ -2,6 +2,7 @@
 #pragma once
 
 #include <immintrin.h>
+#include <stddef.h>
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
@@ -65,6 +66,25 @@ inline float reduce_max(Vec x) {
   s = _mm_max_ps(s, _mm_movehl_ps(s, s));
   s = _mm_max_ss(s, _mm_movehdup_ps(s));
   return _mm_cvtss_f32(s);
+}
+
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane takes
+// four rows and is transposed by itself.
+inline void load_transposed(const float* p, ptrdiff_t stride, Vec columns[4]) {
+  __m256 rows[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const float* row = p + i * stride;
+    rows[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
+  }
+  const __m256 a = _mm256_unpacklo_ps(rows[0], rows[1]);
+  const __m256 b = _mm256_unpackhi_ps(rows[0], rows[1]);
+  const __m256 c = _mm256_unpacklo_ps(rows[2], rows[3]);
+  const __m256 d = _mm256_unpackhi_ps(rows[2], rows[3]);
+  columns[0] = {_mm256_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0))};
+  columns[1] = {_mm256_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2))};
+  columns[2] = {_mm256_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0))};
+  columns[3] = {_mm256_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2))};
 }
 
 using RowVec = Vec;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <immintrin.h>
+#include <stddef.h>
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
@@ -44,6 +45,28 @@ inline Vec scale_by_power_of_two(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n
 
 inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
+
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane takes
+// four rows and is transposed by itself.
+inline void load_transposed(const float* p, ptrdiff_t stride, Vec columns[4]) {
+  __m512 rows[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const float* row = p + i * stride;
+    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
+    const __m256 high =
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row + 8 * stride)), _mm_loadu_ps(row + 12 * stride), 1);
+    rows[i] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+  }
+  const __m512 a = _mm512_unpacklo_ps(rows[0], rows[1]);
+  const __m512 b = _mm512_unpackhi_ps(rows[0], rows[1]);
+  const __m512 c = _mm512_unpacklo_ps(rows[2], rows[3]);
+  const __m512 d = _mm512_unpackhi_ps(rows[2], rows[3]);
+  columns[0] = {_mm512_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0))};
+  columns[1] = {_mm512_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2))};
+  columns[2] = {_mm512_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0))};
+  columns[3] = {_mm512_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2))};
+}
 
 // The micro-kernel's view of a row of the left matrix: kDepth consecutive values, multiplied one at a time.
 using RowVec = Vec;

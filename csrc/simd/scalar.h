@@ -3,6 +3,7 @@
 #pragma once
 
 #include <math.h>
+#include <stddef.h>
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
@@ -47,6 +48,11 @@ inline Vec scale_by_power_of_two(Vec x, Vec n) { return {ldexpf(x.v, static_cast
 
 inline float reduce_add(Vec x) { return x.v; }
 inline float reduce_max(Vec x) { return x.v; }
+
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row.
+inline void load_transposed(const float* p, ptrdiff_t, Vec columns[4]) {
+  for (int u = 0; u < 4; ++u) columns[u] = {p[u]};
+}
 
 using RowVec = Vec;
 inline RowVec load_row(const float* p) { return {*p}; }

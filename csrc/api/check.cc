@@ -1,0 +1,90 @@
+#include "api/check.h"
+
+#include <cinttypes>
+#include <cmath>
+
+namespace squeezebert {
+
+squeezebert_status check_context(const squeezebert_context* context) {
+  if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
+  return active_kernels() ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
+}
+
+squeezebert_status check_matrix(const char* name, const float* data, int64_t rows, int64_t channels, int64_t stride) {
+  if (rows > 0 && !data) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " rows, got NULL", name, rows);
+  }
+  if (rows > 1 && stride < channels) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a stride of at least its %" PRId64 " channels, got %" PRId64,
+                name, channels, stride);
+  }
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status check_tokens(int64_t tokens) {
+  if (tokens >= 0 && tokens <= INT32_MAX) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "tokens: expected 0 to 2^31 - 1, got %" PRId64, tokens);
+}
+
+squeezebert_status check_offsets(const char* name, int64_t sequences, const int32_t* offsets) {
+  if (sequences < 0 || sequences >= INT32_MAX) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "sequences: expected 0 to 2^31 - 2, got %" PRId64, sequences);
+  }
+  if (!offsets) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected sequences + 1 offsets, got NULL", name);
+  if (offsets[0] != 0) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected the first offset to be 0, got %" PRId32, name, offsets[0]);
+  }
+  for (int64_t s = 0; s < sequences; ++s) {
+    if (offsets[s + 1] < offsets[s]) {
+      return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                  "%s: expected offsets that never decrease, got %" PRId32 " after %" PRId32 " at sequence %" PRId64, name,
+                  offsets[s + 1], offsets[s], s);
+    }
+  }
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status check_heads(int64_t heads, int64_t head_size) {
+  if (heads >= 1 && head_size >= 1 && heads <= INT32_MAX / head_size) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+              "heads: expected at least one head of at least one channel, got %" PRId64 " heads of %" PRId64, heads,
+              head_size);
+}
+
+squeezebert_status check_layer_norm(const char* name, const squeezebert_layer_norm* norm) {
+  if (!norm || !norm->weight || !norm->bias) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a weight and a bias, got NULL", name);
+  }
+  if (!(norm->epsilon >= 0.0f) || std::isinf(norm->epsilon)) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a finite epsilon of at least 0, got %g", name,
+                static_cast<double>(norm->epsilon));
+  }
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status check_mask(const squeezebert_mask* mask) {
+  if (!mask || mask->data) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "mask: expected its data, got NULL");
+}
+
+squeezebert_status read_linear(const char* name, const squeezebert_linear* layer, int64_t in_channels,
+                               int64_t out_channels, Linear* linear, bool any_kernel_size) {
+  if (!layer) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a layer, got NULL", name);
+  SQUEEZEBERT_TRY(read_pack(name, layer->packed, layer->packed_bytes, &linear->weight));
+  linear->bias = layer->bias;
+  const squeezebert_conv_shape& shape = linear->weight.shape;
+  if (in_channels != 0 && shape.in_channels != in_channels) {
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a weight of %" PRId64 " input channels, got %" PRId64, name, in_channels,
+                shape.in_channels);
+  }
+  if (out_channels != 0 && shape.out_channels != out_channels) {
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a weight of %" PRId64 " output channels, got %" PRId64, name,
+                out_channels, shape.out_channels);
+  }
+  if (!any_kernel_size && shape.kernel_size != 1) {
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a weight of kernel_size 1, got %" PRId64, name, shape.kernel_size);
+  }
+  return SQUEEZEBERT_OK;
+}
+
+}  // namespace squeezebert

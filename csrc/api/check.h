@@ -1,0 +1,29 @@
+// Argument checks shared by the C API's functions. Each names the argument, what was expected and what came.
+#pragma once
+
+#include <cstdint>
+
+#include "engine/encoder.h"
+
+namespace squeezebert {
+
+squeezebert_status check_context(const squeezebert_context* context);
+
+// A [rows, channels] matrix; its pointer may be NULL only when there are no rows.
+squeezebert_status check_matrix(const char* name, const float* data, int64_t rows, int64_t channels, int64_t stride);
+
+squeezebert_status check_tokens(int64_t tokens);
+
+// cu_seqlens starts at 0 and never decreases.
+squeezebert_status check_offsets(const char* name, int64_t sequences, const int32_t* offsets);
+
+squeezebert_status check_heads(int64_t heads, int64_t head_size);
+squeezebert_status check_layer_norm(const char* name, const squeezebert_layer_norm* norm);
+squeezebert_status check_mask(const squeezebert_mask* mask);
+
+// Decodes a layer and checks that it takes in_channels (when that is not 0), gives out_channels (likewise), and has
+// kernel_size 1 unless `any_kernel_size`.
+squeezebert_status read_linear(const char* name, const squeezebert_linear* layer, int64_t in_channels,
+                               int64_t out_channels, Linear* linear, bool any_kernel_size = false);
+
+}  // namespace squeezebert

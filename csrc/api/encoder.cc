@@ -1,0 +1,80 @@
+// The C API: the encoder.
+#include <cinttypes>
+#include <cmath>
+#include <cstdio>
+#include <new>
+
+#include "api/check.h"
+
+using namespace squeezebert;
+
+namespace {
+
+squeezebert_status read_layer(const squeezebert_layer& from, int64_t channels, Layer* to) {
+  SQUEEZEBERT_TRY(read_linear("query", &from.query, channels, channels, &to->query));
+  SQUEEZEBERT_TRY(read_linear("key", &from.key, channels, channels, &to->key));
+  SQUEEZEBERT_TRY(read_linear("value", &from.value, channels, channels, &to->value));
+  SQUEEZEBERT_TRY(read_linear("post_attention", &from.post_attention, channels, channels, &to->post_attention));
+  SQUEEZEBERT_TRY(read_linear("intermediate", &from.intermediate, channels, 0, &to->intermediate));
+  const int64_t wide = to->intermediate.weight.shape.out_channels;
+  SQUEEZEBERT_TRY(read_linear("output", &from.output, wide, channels, &to->output));
+  SQUEEZEBERT_TRY(check_layer_norm("post_attention_layer_norm", &from.post_attention_layer_norm));
+  SQUEEZEBERT_TRY(check_layer_norm("output_layer_norm", &from.output_layer_norm));
+  to->post_attention_norm = from.post_attention_layer_norm;
+  to->output_norm = from.output_layer_norm;
+  return SQUEEZEBERT_OK;
+}
+
+}  // namespace
+
+extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, const squeezebert_encoder_shape* shape,
+                                                  const squeezebert_layer* layers, int64_t layer_count,
+                                                  const float* input, int64_t input_stride,
+                                                  const squeezebert_mask* mask, float* output, int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_context(context));
+  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  SQUEEZEBERT_TRY(check_offsets("cu_seqlens", shape->sequences, shape->cu_seqlens));
+  SQUEEZEBERT_TRY(check_mask(mask));
+  if (layer_count < 1 || layer_count > 1 << 20 || !layers) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected at least one layer, got %" PRId64,
+                layers ? layer_count : 0);
+  }
+  auto* decoded = static_cast<Layer*>(context->layers.reserve(static_cast<size_t>(layer_count) * sizeof(Layer)));
+  if (!decoded) return SQUEEZEBERT_OUT_OF_MEMORY;
+  Linear first;
+  SQUEEZEBERT_TRY(read_linear("layer 0: query", &layers[0].query, 0, 0, &first));
+  const int64_t channels = first.weight.shape.in_channels;
+  for (int64_t l = 0; l < layer_count; ++l) {
+    const squeezebert_status status = read_layer(layers[l], channels, new (&decoded[l]) Layer);
+    if (status != SQUEEZEBERT_OK) {
+      char text[512];
+      std::snprintf(text, sizeof text, "%s", last_error());
+      return fail(status, "layer %" PRId64 ": %s", l, text);
+    }
+  }
+  if (shape->heads < 1 || channels % shape->heads != 0) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "heads: expected a divisor of %" PRId64 " channels, got %" PRId64, channels,
+                shape->heads);
+  }
+  const int64_t tokens = shape->cu_seqlens[shape->sequences];
+  int64_t output_rows = tokens;
+  if (shape->first_token_only) {
+    output_rows = shape->sequences;
+    for (int64_t s = 0; s < shape->sequences; ++s) {
+      if (shape->cu_seqlens[s] == shape->cu_seqlens[s + 1]) {
+        return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                    "cu_seqlens: first_token_only expects a token in every sequence, got none in sequence %" PRId64, s);
+      }
+    }
+  }
+  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, channels, input_stride));
+  SQUEEZEBERT_TRY(check_matrix("output", output, output_rows, channels, output_stride));
+  Encoder e;
+  e.shape = *shape;
+  e.layer_count = layer_count;
+  e.channels = channels;
+  e.scale = 1.0f / std::sqrt(static_cast<float>(channels / shape->heads));
+  e.mask = mask;
+  e.layers = decoded;
+  return encoder(*context, e, {input, input_stride}, {output, output_stride});
+}

@@ -1,0 +1,182 @@
+// The C API: the single operators. Each checks its arguments and runs one or two of the engine's steps.
+#include <algorithm>
+#include <cinttypes>
+
+#include "api/check.h"
+
+using namespace squeezebert;
+
+namespace {
+
+squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const float* input, int64_t input_stride,
+                           const squeezebert_linear* layer, bool gelu, Rows residual, float* output,
+                           int64_t output_stride, int64_t* out_channels) {
+  SQUEEZEBERT_TRY(check_context(context));
+  SQUEEZEBERT_TRY(check_tokens(tokens));
+  Linear linear;
+  SQUEEZEBERT_TRY(read_linear("layer", layer, 0, 0, &linear));
+  const squeezebert_conv_shape& shape = linear.weight.shape;
+  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, shape.in_channels, input_stride));
+  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, shape.out_channels, output_stride));
+  if (residual.data) {
+    SQUEEZEBERT_TRY(check_matrix("residual", residual.data, tokens, shape.out_channels, residual.stride));
+  }
+  const ConvStep step{&linear, {input, input_stride}, {output, output_stride}, residual, gelu};
+  run_conv(*context, tokens, &step, 1);
+  *out_channels = shape.out_channels;
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    if (ids[t] < 0 || ids[t] >= rows) {
+      return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected 0 to %" PRId64 ", got %" PRId64 " at token %" PRId64, name,
+                  rows - 1, ids[t], t);
+    }
+  }
+  return SQUEEZEBERT_OK;
+}
+
+}  // namespace
+
+extern "C" {
+
+squeezebert_status squeezebert_grouped_conv1x1(squeezebert_context* context, int64_t tokens, const float* input,
+                                               int64_t input_stride, const squeezebert_linear* layer, float* output,
+                                               int64_t output_stride) {
+  int64_t channels = 0;
+  return conv1x1(context, tokens, input, input_stride, layer, false, {}, output, output_stride, &channels);
+}
+
+squeezebert_status squeezebert_grouped_conv1x1_gelu(squeezebert_context* context, int64_t tokens, const float* input,
+                                                    int64_t input_stride, const squeezebert_linear* layer,
+                                                    float* output, int64_t output_stride) {
+  int64_t channels = 0;
+  return conv1x1(context, tokens, input, input_stride, layer, true, {}, output, output_stride, &channels);
+}
+
+squeezebert_status squeezebert_grouped_conv1x1_add_layer_norm(squeezebert_context* context, int64_t tokens,
+                                                              const float* input, int64_t input_stride,
+                                                              const squeezebert_linear* layer, const float* residual,
+                                                              int64_t residual_stride,
+                                                              const squeezebert_layer_norm* layer_norm, float* output,
+                                                              int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_layer_norm("layer_norm", layer_norm));
+  if (tokens > 0 && !residual) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "residual: expected %" PRId64 " rows, got NULL", tokens);
+  int64_t channels = 0;
+  SQUEEZEBERT_TRY(conv1x1(context, tokens, input, input_stride, layer, false, {residual, residual_stride}, output,
+                          output_stride, &channels));
+  run_layer_norm(*context, tokens, channels, {output, output_stride}, *layer_norm);
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int64_t sequences,
+                                              const int32_t* cu_seqlens, const float* input, int64_t input_stride,
+                                              const squeezebert_linear* layer, float* output, int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_context(context));
+  SQUEEZEBERT_TRY(check_offsets("cu_seqlens", sequences, cu_seqlens));
+  Linear linear;
+  SQUEEZEBERT_TRY(read_linear("layer", layer, 0, 0, &linear, true));
+  const int64_t tokens = cu_seqlens[sequences];
+  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, linear.weight.shape.in_channels, input_stride));
+  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, linear.weight.shape.out_channels, output_stride));
+  run_conv1d(*context, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride});
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status squeezebert_attention(squeezebert_context* context, const squeezebert_attention_shape* shape,
+                                         const float* query, int64_t query_stride, const float* key,
+                                         int64_t key_stride, const float* value, int64_t value_stride,
+                                         const squeezebert_mask* mask, float* output, int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_context(context));
+  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
+  SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
+  SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
+  SQUEEZEBERT_TRY(check_mask(mask));
+  const int64_t channels = shape->heads * shape->head_size;
+  const int64_t queries = shape->query_offsets[shape->sequences];
+  const int64_t keys = shape->key_offsets[shape->sequences];
+  SQUEEZEBERT_TRY(check_matrix("query", query, queries, channels, query_stride));
+  SQUEEZEBERT_TRY(check_matrix("key", key, keys, channels, key_stride));
+  SQUEEZEBERT_TRY(check_matrix("value", value, keys, channels, value_stride));
+  SQUEEZEBERT_TRY(check_matrix("output", output, queries, channels, output_stride));
+  return attention(*context, *active_kernels(),
+                   {*shape, {query, query_stride}, {key, key_stride}, {value, value_stride}, mask, {output, output_stride}});
+}
+
+squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* context,
+                                                     const squeezebert_attention_shape* shape, const float* input,
+                                                     int64_t input_stride, const squeezebert_linear* query,
+                                                     const squeezebert_linear* key, const squeezebert_linear* value,
+                                                     const squeezebert_mask* mask, float* output,
+                                                     int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_context(context));
+  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
+  SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
+  SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
+  SQUEEZEBERT_TRY(check_mask(mask));
+  if (!std::equal(shape->query_offsets, shape->query_offsets + shape->sequences + 1, shape->key_offsets)) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "key_offsets: expected the same offsets as query_offsets");
+  }
+  const int64_t channels = shape->heads * shape->head_size;
+  Linear linear[3];
+  SQUEEZEBERT_TRY(read_linear("query", query, 0, channels, &linear[0]));
+  const int64_t in_channels = linear[0].weight.shape.in_channels;
+  SQUEEZEBERT_TRY(read_linear("key", key, in_channels, channels, &linear[1]));
+  SQUEEZEBERT_TRY(read_linear("value", value, in_channels, channels, &linear[2]));
+  const int64_t tokens = shape->query_offsets[shape->sequences];
+  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, in_channels, input_stride));
+  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, channels, output_stride));
+  return qkv_attention(*context, {&linear[0], &linear[1], &linear[2], *shape, mask}, {input, input_stride},
+                       {output, output_stride});
+}
+
+squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t tokens, const float* input,
+                                           int64_t input_stride, const squeezebert_linear* intermediate,
+                                           const squeezebert_linear* output_layer,
+                                           const squeezebert_layer_norm* layer_norm, float* output,
+                                           int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_context(context));
+  SQUEEZEBERT_TRY(check_tokens(tokens));
+  SQUEEZEBERT_TRY(check_layer_norm("layer_norm", layer_norm));
+  Linear first;
+  Linear second;
+  SQUEEZEBERT_TRY(read_linear("intermediate", intermediate, 0, 0, &first));
+  const squeezebert_conv_shape& shape = first.weight.shape;
+  SQUEEZEBERT_TRY(read_linear("output_layer", output_layer, shape.out_channels, shape.in_channels, &second));
+  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, shape.in_channels, input_stride));
+  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, shape.in_channels, output_stride));
+  return ffn(*context, tokens, {&first, &second, layer_norm}, {input, input_stride}, {output, output_stride});
+}
+
+squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context, int64_t tokens,
+                                                    const int64_t* input_ids, const int64_t* token_type_ids,
+                                                    const int64_t* position_ids,
+                                                    const squeezebert_embeddings* embeddings, float* output,
+                                                    int64_t output_stride) {
+  SQUEEZEBERT_TRY(check_context(context));
+  SQUEEZEBERT_TRY(check_tokens(tokens));
+  if (!embeddings || !embeddings->word || !embeddings->position || !embeddings->token_type) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "embeddings: expected three tables, got NULL");
+  }
+  if (embeddings->channels < 1 || embeddings->token_types < 1) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "embeddings: expected at least one channel and token type, got %" PRId64 " and %" PRId64,
+                embeddings->channels, embeddings->token_types);
+  }
+  SQUEEZEBERT_TRY(check_layer_norm("layer_norm", &embeddings->layer_norm));
+  if (tokens > 0 && (!input_ids || !position_ids)) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "input_ids, position_ids: expected %" PRId64 " of each, got NULL", tokens);
+  }
+  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, embeddings->channels, output_stride));
+  SQUEEZEBERT_TRY(check_ids("input_ids", input_ids, tokens, embeddings->vocabulary));
+  SQUEEZEBERT_TRY(check_ids("position_ids", position_ids, tokens, embeddings->positions));
+  if (token_type_ids) {
+    SQUEEZEBERT_TRY(check_ids("token_type_ids", token_type_ids, tokens, embeddings->token_types));
+  }
+  run_embedding(*context, tokens, input_ids, token_type_ids, position_ids, *embeddings, {output, output_stride});
+  return SQUEEZEBERT_OK;
+}
+
+}  // extern "C"

@@ -1,0 +1,35 @@
+// Packed weights: a header that says what the pack is, then its panels.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/context.h"
+#include "isa/dispatch.h"
+
+namespace squeezebert {
+
+// A packed weight after its header was checked. Panels follow tap by tap, group by group, each depth x kernels->panel_columns
+// floats, k-major.
+struct Weight {
+  const Kernels* kernels = nullptr;
+  squeezebert_conv_shape shape{};
+  const float* panels = nullptr;
+
+  int64_t depth() const { return shape.in_channels / shape.groups; }
+  int64_t group_columns() const { return shape.out_channels / shape.groups; }
+  int64_t group_panels() const { return (group_columns() + kernels->panel_columns - 1) / kernels->panel_columns; }
+  int64_t all_panels() const { return shape.groups * group_panels(); }
+  const float* panel(int64_t index, int64_t tap = 0) const {
+    return panels + (tap * all_panels() + index) * depth() * kernels->panel_columns;
+  }
+};
+
+squeezebert_status check_shape(const squeezebert_conv_shape& shape);
+size_t packed_bytes(const Kernels& kernels, const squeezebert_conv_shape& shape);
+void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const float* weight, void* packed);
+
+// Reads and checks a header; `argument` is the name an error gives.
+squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight);
+
+}  // namespace squeezebert

@@ -1,0 +1,7 @@
+#define SQUEEZEBERT_ISA avx512
+#define SQUEEZEBERT_ISA_NAME "avx512"
+#define SQUEEZEBERT_ISA_ID 3
+
+#include "simd/avx512.h"
+
+#include "isa/kernels_for_isa.inc"

@@ -1,0 +1,147 @@
+// grouped_conv1x1, the micro-kernel: one panel of the product that every layer, and attention, is made of.
+//
+//   c[i][j] = epilogue( start[i][j] + sum over k of x[i][k] * panel[k][j] )
+//
+// x is token-major with any row stride. A panel holds Tile::kColumns output channels of one group, k-major, so that the
+// inner loop reads it as one stream. Every sum runs over k in order in one accumulator, started from the bias, whatever
+// the tile's height or the block of k: the bits of a row depend on nothing but the row.
+#pragma once
+
+#include "kernels/kernels.h"
+#include "math/gelu.h"
+
+namespace squeezebert::SQUEEZEBERT_ISA {
+
+// Columns j*kLanes.. of a row of up to kColumns: whole vectors, then one partial vector, then none.
+inline int lanes_left(int columns, int j) { return columns - j * Vec::kLanes; }
+
+inline Vec load_columns(const float* p, int columns, int j) {
+  const int n = lanes_left(columns, j);
+  return n >= Vec::kLanes ? load(p + j * Vec::kLanes) : n > 0 ? load_partial(p + j * Vec::kLanes, n) : zero();
+}
+
+inline void store_columns(float* p, Vec x, int columns, int j) {
+  const int n = lanes_left(columns, j);
+  if (n >= Vec::kLanes) {
+    store(p + j * Vec::kLanes, x);
+  } else if (n > 0) {
+    store_partial(p + j * Vec::kLanes, x, n);
+  }
+}
+
+// One step of the inner loop: kDepth values of k for every row of the tile.
+template <int kIndex = 0>
+inline __attribute__((always_inline)) void multiply_row(RowVec row, const Vec* weights, Vec* sums) {
+#pragma GCC unroll 8
+  for (int j = 0; j < Tile::kVectors; ++j) {
+    sums[j] = fma_row<kIndex>(row, weights[kIndex * Tile::kVectors + j], sums[j]);
+  }
+  if constexpr (kIndex + 1 < Tile::kDepth) multiply_row<kIndex + 1>(row, weights, sums);
+}
+
+template <int kRows>
+void tile(const PanelArgs& a, int64_t first_row) {
+  constexpr int kVectors = Tile::kVectors;
+  const float* x = a.x + first_row * a.x_stride;
+  float* c = a.c + first_row * a.c_stride;
+
+  Vec sums[kRows][kVectors];
+#pragma GCC unroll 8
+  for (int j = 0; j < kVectors; ++j) {
+    const Vec start = a.bias ? load_columns(a.bias, a.columns, j) : zero();
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) sums[i][j] = a.accumulate ? load_columns(c + i * a.c_stride, a.columns, j) : start;
+  }
+
+  // Rows are reached from every third one (base, base + stride, base + 2 * stride are x86 addressing modes), so the 14
+  // rows of the tallest tile cost 5 pointers and one stride, not 14 pointers.
+  constexpr int kBases = (kRows + 2) / 3;
+  const float* base[kBases];
+#pragma GCC unroll 8
+  for (int b = 0; b < kBases; ++b) base[b] = x + 3 * b * a.x_stride;
+  const ptrdiff_t stride = a.x_stride;
+  const float* panel = a.panel;
+
+  int64_t k = 0;
+  for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) {
+    Vec weights[Tile::kDepth * kVectors];
+#pragma GCC unroll 16
+    for (int j = 0; j < Tile::kDepth * kVectors; ++j) weights[j] = load(panel + j * Vec::kLanes);
+    panel += Tile::kDepth * Tile::kColumns;
+#pragma GCC unroll 16
+    for (int i = 0; i < kRows; ++i) multiply_row(load_row(base[i / 3] + (i % 3) * stride), weights, sums[i]);
+#pragma GCC unroll 8
+    for (int b = 0; b < kBases; ++b) base[b] += Tile::kDepth;
+  }
+  for (; k < a.depth; ++k) {  // only where kDepth > 1
+    for (int i = 0; i < kRows; ++i) {
+      const Vec xi = broadcast(x[i * stride + k]);
+      for (int j = 0; j < kVectors; ++j) sums[i][j] = fma(xi, load(panel + j * Vec::kLanes), sums[i][j]);
+    }
+    panel += Tile::kColumns;
+  }
+
+#pragma GCC unroll 16
+  for (int i = 0; i < kRows; ++i) {
+#pragma GCC unroll 8
+    for (int j = 0; j < kVectors; ++j) {
+      Vec sum = sums[i][j];
+      if (a.row_scale) sum = sum * broadcast(a.row_scale[first_row + i]);
+      if (a.residual) sum = sum + load_columns(a.residual + (first_row + i) * a.residual_stride, a.columns, j);
+      store_columns(c + i * a.c_stride, sum, a.columns, j);
+    }
+  }
+  // GELU needs a dozen registers of its own, so it takes the tile back from L1 rather than spill the sums.
+  if (a.gelu) {
+    for (int i = 0; i < kRows; ++i) {
+      float* row = c + i * a.c_stride;
+#pragma GCC unroll 8
+      for (int j = 0; j < kVectors; ++j) store_columns(row, gelu(load_columns(row, a.columns, j)), a.columns, j);
+    }
+  }
+}
+
+template <int kRows = Tile::kRows>
+void tile_of(int64_t rows, const PanelArgs& a, int64_t first_row) {
+  if (rows == kRows) return tile<kRows>(a, first_row);
+  if constexpr (kRows > 1) tile_of<kRows - 1>(rows, a, first_row);
+}
+
+inline void grouped_conv1x1_panel(const PanelArgs& a) {
+  // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x 14
+  // and a 2 that would run at a seventh of the rate.
+  const int64_t tiles = (a.rows + Tile::kRows - 1) / Tile::kRows;
+  for (int64_t t = 0; t < tiles; ++t) {
+    const int64_t begin = a.rows * t / tiles;
+    tile_of(a.rows * (t + 1) / tiles - begin, a, begin);
+  }
+}
+
+// Four columns of k at a time where a row's values are neighbours (a weight, or keys), a plain copy where a column's are
+// (values), one by one otherwise (the taps of a wider kernel).
+inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns, float* panel) {
+  constexpr int kLanes = Vec::kLanes;
+  const int whole = step == 1 ? columns / kLanes * kLanes : 0;
+  const int64_t depth4 = depth / 4 * 4;
+  for (int j = 0; j < whole; j += kLanes) {
+    for (int64_t k = 0; k < depth4; k += 4) {
+      Vec column[4];
+      load_transposed(weight + j * stride + k, stride, column);
+#pragma GCC unroll 4
+      for (int u = 0; u < 4; ++u) store(panel + (k + u) * Tile::kColumns + j, column[u]);
+    }
+  }
+  for (int64_t k = 0; k < depth; ++k) {
+    float* row = panel + k * Tile::kColumns;
+    if (stride == 1) {
+      for (int j = 0; j < Tile::kVectors; ++j) {
+        store(row + j * kLanes, load_columns(weight + k * step, columns, j));
+      }
+      continue;
+    }
+    for (int j = k < depth4 ? whole : 0; j < columns; ++j) row[j] = weight[j * stride + k * step];
+    for (int j = columns; j < Tile::kColumns; ++j) row[j] = 0.0f;
+  }
+}
+
+}  // namespace squeezebert::SQUEEZEBERT_ISA
