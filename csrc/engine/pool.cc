@@ -28,51 +28,65 @@ class Pool {
       for (int32_t worker = 0; worker < workers; ++worker) body(argument, worker);
       return;
     }
+    body_ = body;
+    argument_ = argument;
+    workers_.store(workers, std::memory_order_relaxed);
+    finished_.store(0, std::memory_order_relaxed);
+    const uint64_t job = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
     {
       const std::lock_guard<std::mutex> lock(mutex_);
-      body_ = body;
-      argument_ = argument;
-      workers_ = workers;
-      next_.store(0, std::memory_order_relaxed);
-      running_.store(threads_, std::memory_order_relaxed);
-      generation_.fetch_add(1, std::memory_order_release);
+      ticket_.store(job << 32, std::memory_order_release);
     }
     wake_.notify_all();
-    take_parts();
-    // The others are at most one task behind, so wait without sleeping.
-    while (running_.load(std::memory_order_acquire) != 0) std::this_thread::yield();
+    take_parts(job);
+    // Every part is taken; what is left is at most one per thread, so look rather than sleep.
+    for (int look = 0; finished_.load(std::memory_order_acquire) != workers; ++look) {
+      if (look < kLooks) {
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
   }
 
  private:
   void start_threads(int32_t wanted) {
     for (; threads_ < wanted; ++threads_) {
       try {
-        std::thread([this, seen = generation_.load()]() mutable { serve(seen); }).detach();
+        std::thread([this] { serve(); }).detach();
       } catch (const std::system_error&) {
         return;  // no more threads to be had: go on with those there are
       }
     }
   }
 
-  void take_parts() {
-    for (int32_t worker; (worker = next_.fetch_add(1, std::memory_order_relaxed)) < workers_;) {
-      body_(argument_, worker);
+  // A ticket is the job's number above the next part's. A thread that wakes late finds another number, or no part left, and
+  // touches nothing: nobody waits for it. Once it holds a part, the job stays until that part is finished.
+  void take_parts(uint64_t job) {
+    uint64_t ticket = ticket_.load(std::memory_order_acquire);
+    while (ticket >> 32 == job) {
+      const auto part = static_cast<int32_t>(ticket & 0xffffffff);
+      if (part >= workers_.load(std::memory_order_relaxed)) return;
+      if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
+      body_(argument_, part);
+      finished_.fetch_add(1, std::memory_order_release);
+      ticket = ticket_.load(std::memory_order_acquire);
     }
   }
 
   // An encoder pass hands out some 70 jobs a few tens of microseconds apart; a thread that slept in between would wake too
   // late for many of them, so it looks for the next job a while before it sleeps.
-  void serve(uint64_t seen) {
-    constexpr int kLooks = 20000;
+  void serve() {
+    uint64_t seen = 0;
+    const auto another = [&] { return ticket_.load(std::memory_order_acquire) >> 32 != seen; };
     for (;;) {
-      for (int look = 0; look < kLooks && generation_.load(std::memory_order_acquire) == seen; ++look) pause();
-      if (generation_.load(std::memory_order_acquire) == seen) {
+      for (int look = 0; look < kLooks && !another(); ++look) pause();
+      if (!another()) {
         std::unique_lock<std::mutex> lock(mutex_);
-        wake_.wait(lock, [&] { return generation_.load(std::memory_order_acquire) != seen; });
+        wake_.wait(lock, another);
       }
-      ++seen;
-      take_parts();
-      running_.fetch_sub(1, std::memory_order_release);
+      seen = ticket_.load(std::memory_order_acquire) >> 32;
+      take_parts(seen);
     }
   }
 
@@ -84,15 +98,16 @@ class Pool {
 #endif
   }
 
+  static constexpr int kLooks = 5000;  // some 50 us on current cores
+
   std::mutex busy_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int32_t> next_{0};
-  std::atomic<int32_t> running_{0};
+  std::atomic<uint64_t> ticket_{0};
+  std::atomic<int32_t> workers_{0};
+  std::atomic<int32_t> finished_{0};
   void (*body_)(void*, int32_t) = nullptr;
   void* argument_ = nullptr;
-  int32_t workers_ = 0;
   int32_t threads_ = 0;
 };
 
