@@ -24,13 +24,6 @@ Tensor RunConv1x1(const char* op, Conv1x1Function function, const Tensor& input,
 
 }  // namespace
 
-int64_t PackedBytesPerChannel(int64_t out_channels, int64_t in_channels, int64_t groups, int64_t kernel_size) {
-  const squeezebert_conv_shape shape{out_channels, in_channels, groups, kernel_size};
-  size_t bytes = 0;
-  CheckStatus("packed_bytes_per_channel", squeezebert_packed_size(&shape, &bytes));
-  return (static_cast<int64_t>(bytes) + out_channels - 1) / out_channels;
-}
-
 Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups) {
   const char* op = "pack_grouped_conv1x1";
   return Pack({op, "weight"}, {op, "groups"}, weight, groups, KernelSize::kOne);

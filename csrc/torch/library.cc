@@ -7,7 +7,6 @@
 namespace squeezebert::torch_ops {
 
 STABLE_TORCH_LIBRARY(squeezebert, library) {
-  library.def("packed_bytes_per_channel(int out_channels, int in_channels, int groups, int kernel_size) -> int");
   library.def("pack_grouped_conv1x1(Tensor weight, int groups) -> Tensor");
   library.def("pack_grouped_conv1d(Tensor weight, int groups) -> Tensor");
   library.def("grouped_conv1x1(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
@@ -52,11 +51,6 @@ STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
   library.impl("embedding_layer_norm", TORCH_BOX(&EmbeddingLayerNorm));
   library.impl("encoder_layer", TORCH_BOX(&EncoderLayer));
   library.impl("encoder", TORCH_BOX(&Encoder));
-}
-
-// No tensor tells the dispatcher where this one belongs; it reads no data.
-STABLE_TORCH_LIBRARY_IMPL(squeezebert, CompositeExplicitAutograd, library) {
-  library.impl("packed_bytes_per_channel", TORCH_BOX(&PackedBytesPerChannel));
 }
 
 }  // namespace squeezebert::torch_ops

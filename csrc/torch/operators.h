@@ -12,7 +12,6 @@ namespace squeezebert::torch_ops {
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-int64_t PackedBytesPerChannel(int64_t out_channels, int64_t in_channels, int64_t groups, int64_t kernel_size);
 Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups);
 Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups);
 

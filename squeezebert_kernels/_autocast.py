@@ -1,0 +1,18 @@
+"""CPU autocast: the kernels compute in float32, to which ``torch.autocast("cpu")`` casts lower precisions.
+
+Weights, float32 already, stay as they are. float64 is never cast and meets the kernels' own dtype error.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from ._autograd import DIFFERENTIABLE
+
+PACKING = ("pack_grouped_conv1x1", "pack_grouped_conv1d")
+
+
+def register(library: torch.library.Library) -> None:
+    """Registers the casts of all operators."""
+    for name in (*PACKING, *DIFFERENTIABLE):
+        torch.library.register_autocast(f"squeezebert::{name}", "cpu", torch.float32, lib=library)

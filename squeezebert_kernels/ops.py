@@ -1,0 +1,283 @@
+"""The operators, `torch.ops.squeezebert.*`, as typed functions.
+
+Importing this module loads the compiled operators and registers their fakes (`torch.compile`, `torch.export`),
+gradients and CPU autocast. `python_ref.ops` says in plain PyTorch what each computes. The architecture is that of
+Iandola et al. 2020, SqueezeBERT, arXiv 2006.11316, section 3.
+
+What holds for all of them:
+
+- Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
+  are not next to each other or its rows not one stride apart.
+- Activations, weights, biases and LayerNorm parameters are float32 on the CPU. Under ``torch.autocast("cpu")`` lower
+  precisions are cast to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
+- A weight is plain, ``[out_channels, in_channels / groups]`` or ``[out_channels, in_channels / groups, 1]`` (as
+  `torch.nn.Conv1d` has it), or packed by `pack_grouped_conv1x1`. Plain weights are packed again on every call, and are
+  the ones to train with; packed weights are fast and serve inference only. Results are bit-identical.
+- A bias is ``[out_channels]`` or None.
+- ``groups`` divides input and output channels; group g of the output reads group g of the input and nothing else.
+- A row's bits depend neither on the batch around it, nor on padding, nor on ``torch.set_num_threads``.
+- Operators that look along a sequence take ``[N, S, C]`` (N sequences of S tokens), ``[S, C]`` (one sequence) or, with
+  ``cu_seqlens``, packed tokens ``[T, C]``: int32 offsets ``[N + 1]`` on the CPU, the first 0, never decreasing, the
+  last T; sequence n is rows ``cu_seqlens[n]`` to ``cu_seqlens[n + 1]``. Empty batches and sequences are valid.
+- ``mask`` broadcasts to ``[N, num_heads, Sq, Sk]``. float32: added to the scaled scores. Boolean (True = attend): the
+  most negative float32 is added where False, so a row that is False throughout attends uniformly, as in Hugging Face; a
+  row of -infinity throughout gives zeros.
+- Gradients flow to every floating-point tensor; they are those of `python_ref.ops`. A second derivative is an error.
+- ValueError (IndexError for an id outside its table) names the argument, what was expected and what came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import _autocast, _autograd, _fake
+from ._library import load_operators
+
+__all__ = [
+    "attention",
+    "embedding_layer_norm",
+    "encoder",
+    "encoder_layer",
+    "grouped_conv1d",
+    "grouped_conv1x1",
+    "grouped_conv1x1_add_layer_norm",
+    "grouped_conv1x1_gelu",
+    "grouped_ffn",
+    "grouped_qkv_attention",
+    "pack_grouped_conv1d",
+    "pack_grouped_conv1x1",
+]
+
+_path = load_operators()
+_registrations = torch.library.Library("squeezebert", "FRAGMENT")  # they live as long as this object
+_fake.register(_registrations, _path.with_name("libsqueezebert.so"))
+_autograd.register(_registrations)
+_autocast.register(_registrations)
+
+_ops = torch.ops.squeezebert
+
+
+def pack_grouped_conv1x1(weight: Tensor, groups: int) -> Tensor:
+    """Packs the weight of a position-wise grouped convolution for the instruction set in use.
+
+    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], float32, any strides.
+
+    Returns uint8 [out_channels, bytes_per_channel]: opaque bytes that know their shape, groups and instruction set.
+    Those made for another instruction set or layer are refused when used.
+    """
+    return _ops.pack_grouped_conv1x1.default(weight, groups)
+
+
+def pack_grouped_conv1d(weight: Tensor, groups: int) -> Tensor:
+    """Packs the weight of a grouped convolution along the sequence, for `grouped_conv1d`.
+
+    weight: [out_channels, in_channels / groups, K], K odd, float32, any strides. Returns as `pack_grouped_conv1x1`.
+    """
+    return _ops.pack_grouped_conv1d.default(weight, groups)
+
+
+def grouped_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """Position-wise grouped convolution: each token's channels, in `groups` blocks, times each block's own matrix.
+
+    output[..., g, o] = bias[g, o] + sum over i of weight[g, o, i] * input[..., g, i]
+
+    input: [..., in_channels], any leading dimensions. Returns [..., out_channels].
+    """
+    return _ops.grouped_conv1x1.default(input, weight, bias, groups)
+
+
+def grouped_conv1x1_gelu(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+    """`grouped_conv1x1`, then exact GELU: gelu(x) = x * (1 + erf(x / sqrt(2))) / 2.
+
+    input: [..., in_channels], any leading dimensions. Returns [..., out_channels].
+    """
+    return _ops.grouped_conv1x1_gelu.default(input, weight, bias, groups)
+
+
+def grouped_conv1x1_add_layer_norm(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    groups: int,
+    residual: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """layer_norm(grouped_conv1x1(input) + residual) over the channels: the end of each half of a layer.
+
+    input: [..., in_channels], any leading dimensions. residual: the shape of the output, any strides of its own.
+    ln_weight, ln_bias: [out_channels]. eps: added to the variance, not negative (SqueezeBERT: 1e-12).
+    Returns [..., out_channels].
+    """
+    return _ops.grouped_conv1x1_add_layer_norm.default(input, weight, bias, groups, residual, ln_weight, ln_bias, eps)
+
+
+def grouped_conv1d(
+    input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, cu_seqlens: Tensor | None = None
+) -> Tensor:
+    """Grouped convolution along each sequence, odd kernel size K, zero-padded to the same length.
+
+    output[t] = bias + sum over k of weight[:, :, k] input[t + k - (K - 1) / 2], zero outside the sequence
+
+    input: [N, S, in_channels], [S, in_channels], or packed [T, in_channels] with cu_seqlens.
+    weight: [out_channels, in_channels / groups, K], or packed by `pack_grouped_conv1d`.
+    Returns the shape of input with out_channels in place of in_channels.
+    """
+    return _ops.grouped_conv1d.default(input, weight, bias, groups, cu_seqlens)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    """Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V in each head.
+
+    query: [N, Sq, C] or [Sq, C]. key, value: [N, Sk, C] or [Sk, C]. Head h owns channels h * d to (h + 1) * d, where
+    d = C / num_heads. scale: None means 1 / sqrt(d). With Sk = 0 the output is zero. Returns the shape of query.
+
+    Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
+    """
+    return _ops.attention.default(query, key, value, num_heads, mask, scale)
+
+
+def grouped_qkv_attention(
+    input: Tensor,
+    query_weight: Tensor,
+    query_bias: Tensor | None,
+    key_weight: Tensor,
+    key_bias: Tensor | None,
+    value_weight: Tensor,
+    value_bias: Tensor | None,
+    num_heads: int,
+    groups: Sequence[int],
+    mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Self-attention from its input: three `grouped_conv1x1` projections, then `attention` within each sequence.
+
+    input: [N, S, in_channels], [S, in_channels], or packed [T, in_channels] with cu_seqlens (then without a mask).
+    groups: [query, key, value]. The three weights have the same out_channels C, which num_heads divides.
+    Returns the shape of input with C in place of in_channels.
+    """
+    return _ops.grouped_qkv_attention.default(
+        input,
+        query_weight,
+        query_bias,
+        key_weight,
+        key_bias,
+        value_weight,
+        value_bias,
+        num_heads,
+        groups,
+        mask,
+        cu_seqlens,
+        scale,
+    )
+
+
+def grouped_ffn(
+    input: Tensor,
+    intermediate_weight: Tensor,
+    intermediate_bias: Tensor | None,
+    output_weight: Tensor,
+    output_bias: Tensor | None,
+    groups: Sequence[int],
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """FFN2, GELU, FFN3, residual and LayerNorm: layer_norm(conv_output(gelu(conv_intermediate(input))) + input).
+
+    input: [..., C], any leading dimensions. groups: [intermediate, output]. ln_weight, ln_bias: [C]. eps: added to the
+    variance, not negative. Returns the shape of input.
+    """
+    return _ops.grouped_ffn.default(
+        input,
+        intermediate_weight,
+        intermediate_bias,
+        output_weight,
+        output_bias,
+        groups,
+        ln_weight,
+        ln_bias,
+        eps,
+    )
+
+
+def embedding_layer_norm(
+    input_ids: Tensor,
+    token_type_ids: Tensor | None,
+    position_ids: Tensor | None,
+    word_embeddings: Tensor,
+    position_embeddings: Tensor,
+    token_type_embeddings: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    eps: float,
+) -> Tensor:
+    """LayerNorm over the sum of three embeddings: those of the token, its position and its type.
+
+    layer_norm(word_embeddings[input_ids] + position_embeddings[position_ids] + token_type_embeddings[token_type_ids])
+
+    input_ids: int64 or int32 [..., S]. token_type_ids: broadcasts to input_ids; None means 0. position_ids: broadcasts
+    to input_ids; None means 0 to S - 1, and S may not exceed the rows of position_embeddings. Tables: [rows, C].
+    ln_weight, ln_bias: [C]. eps: added to the variance, not negative. Returns [..., S, C].
+
+    Raises IndexError for an id outside its table.
+    """
+    return _ops.embedding_layer_norm.default(
+        input_ids,
+        token_type_ids,
+        position_ids,
+        word_embeddings,
+        position_embeddings,
+        token_type_embeddings,
+        ln_weight,
+        ln_bias,
+        eps,
+    )
+
+
+def encoder_layer(
+    input: Tensor,
+    params: Sequence[Tensor],
+    num_heads: int,
+    groups: Sequence[int],
+    eps: float,
+    mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+) -> Tensor:
+    """One layer; with every group count 1, one BERT layer.
+
+    y = layer_norm(post_attention(attention(query(x), key(x), value(x))) + x)
+    output = layer_norm(output(gelu(intermediate(y))) + y)
+
+    input: [N, S, C], [S, C], or packed [T, C] with cu_seqlens (then without a mask).
+    params: 16 tensors in Hugging Face's order: weight and bias of query, key, value, post_attention, post_attention's
+    LayerNorm, intermediate, output, output's LayerNorm. Weights plain or packed.
+    groups: [query, key, value, post_attention, intermediate, output]. Returns the shape of input.
+    """
+    return _ops.encoder_layer.default(input, params, num_heads, groups, eps, mask, cu_seqlens)
+
+
+def encoder(
+    input: Tensor,
+    params: Sequence[Tensor],
+    num_heads: int,
+    groups: Sequence[int],
+    eps: float,
+    mask: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    first_token_only: bool = False,
+) -> Tensor:
+    """`encoder_layer` after `encoder_layer` in one call: params holds 16 tensors for each layer in turn.
+
+    first_token_only: return only the row of each sequence's first token, [N, C] (N = 1 for an input of [S, C]), and
+    compute in the last layer only what it needs; every sequence must then have a token. Otherwise returns the shape of
+    input.
+    """
+    return _ops.encoder.default(input, params, num_heads, groups, eps, mask, cu_seqlens, first_token_only)
