@@ -1,0 +1,196 @@
+"""Reads a model into what the operators take, and checks that they compute the same as the model does."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .families import Family
+from .packed import Linear, PackedLinears
+from .padding import Declined
+from .watch import StructureWatch, reads_as_plain
+
+_requires_grad = attrgetter("requires_grad")
+
+
+class Binding:
+    """A model's weights and numbers in the operators' form. Raises Declined for a model of an unsupported kind.
+
+    num_heads, groups, eps, params: as torch.ops.squeezebert.encoder takes them. embedding: the last six arguments of
+    embedding_layer_norm. pooler: weight and bias for grouped_conv1x1, or None. packed: the weights behind them.
+    parameters: every parameter that the fast path reads.
+    """
+
+    def __init__(self, base: nn.Module, family: Family) -> None:
+        self._family = family
+        self._structure = StructureWatch()
+        self._dropouts = StructureWatch()
+        self._eps: float | None = None
+        self._heads: int | None = None
+        self._linears: list[Linear] = []
+        self.parameters: list[Tensor] = []
+
+        self._check_config(base.config)
+        self.embedding = self._bind_embeddings(self._structure.child(base, "embeddings"))
+        encoder = self._structure.child(base, "encoder")
+        self._exactly(encoder, family.encoder, "encoder")
+        layers = self._module(encoder, "encoder.", family.layers)
+        self._layers, self._layer_count = layers._modules, len(layers._modules)
+        if not self._layer_count:
+            raise Declined("an encoder without layers")
+        params: list[Any] = []
+        for index in self._layers:
+            params += self._bind_layer(f"encoder.{family.layers}.{index}", self._structure.child(layers, index))
+        groups = [linear.groups for linear in self._linears]
+        if groups != groups[:6] * self._layer_count:
+            raise Declined("layers with different group counts")
+        pooler = self._structure.child(base, "pooler")
+        pooled = None if pooler is None else self._bind_pooler(pooler)
+
+        self.packed = PackedLinears(self._linears)
+        weights = iter(self.packed.packed)
+        self.params = [next(weights) if param is None else param for param in params]
+        self.pooler = None if pooled is None else (next(weights), pooled.bias)
+        self.groups = groups[:6]
+        self.num_heads = self._heads
+        self.eps = self._eps
+
+    def holds(self) -> bool:
+        """The model still has the modules and parameters that were bound."""
+        return self._structure.holds() and len(self._layers) == self._layer_count
+
+    def check_quiet(self) -> None:
+        """Raises Declined when the bypassed modules do more than compute: dropout in training mode, hooks."""
+        if not self._dropouts.holds():
+            raise Declined("a dropout is in training mode")
+        if self._structure.hooked():
+            raise Declined("a hook listens to a bypassed module")
+
+    def requires_grad(self) -> bool:
+        return any(map(_requires_grad, self.parameters))
+
+    def _check_config(self, config: Any) -> None:
+        for name in ("is_decoder", "is_causal", "add_cross_attention"):
+            self._structure.attribute(config, name)
+            if getattr(config, name, None):
+                raise Declined(f"config.{name}")
+        positions = getattr(config, "position_embedding_type", None)
+        if positions not in (None, "absolute"):
+            raise Declined(f"config.position_embedding_type {positions!r}")
+
+    def _module(self, root: nn.Module, where: str, path: str) -> nn.Module:
+        """The module at `path` below `root`, watched at every step."""
+        module: Any = root
+        for name in path.split("."):
+            module = self._structure.child(module, name)
+            if module is None:
+                raise Declined(f"{where}{path} is missing")
+        return module
+
+    def _exactly(self, module: Any, name: str, where: str) -> None:
+        """`module` is of the class `name`, so its forward is known, and will not be called: watch what hangs on it."""
+        if type(module) is not self._family.named(name):
+            raise Declined(f"{where} is a {type(module).__name__}, not a {name}")
+        if "forward" in module.__dict__:
+            raise Declined(f"{where} has a forward of its own")
+        self._structure.bypass(module)
+
+    def _read(self, module: nn.Module, name: str, where: str) -> Tensor:
+        value = self._structure.parameter(module, name)
+        if value is None:
+            raise Declined(f"{where}.{name} is missing")
+        if not reads_as_plain(value):
+            raise Declined(f"{where}.{name}: {value.dtype} on {value.device}")
+        self.parameters.append(value)
+        return value
+
+    def _bind_embeddings(self, embeddings: Any) -> tuple[Any, ...]:
+        self._exactly(embeddings, self._family.embeddings, "embeddings")
+        tables = []
+        for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+            table = self._structure.child(embeddings, name)
+            self._exactly(table, "Embedding", f"embeddings.{name}")
+            if table.max_norm is not None:
+                raise Declined(f"embeddings.{name}.max_norm")
+            tables.append(self._read(table, "weight", f"embeddings.{name}"))
+        self._bind_dropout(embeddings, "embeddings", "dropout")
+        norm = self._structure.child(embeddings, "LayerNorm")
+        self._exactly(norm, "LayerNorm", "embeddings.LayerNorm")
+        eps = self._structure.attribute(norm, "eps")
+        return (*tables, *self._scale_and_shift(norm, "embeddings.LayerNorm"), eps)
+
+    def _bind_layer(self, where: str, layer: nn.Module) -> list[Tensor | None]:
+        """The sixteen params of a layer; None stands for a packed weight."""
+        family = self._family
+        for path, name in family.blocks.items():
+            block = self._module(layer, f"{where}.", path) if path else layer
+            self._exactly(block, name, f"{where}.{path}" if path else where)
+        for path in family.dropouts:
+            parent, _, name = path.rpartition(".")
+            self._bind_dropout(self._module(layer, f"{where}.", parent), f"{where}.{parent}", name)
+        self._bind_activation(layer, where)
+        attention = self._module(layer, f"{where}.", family.linears[0].rpartition(".")[0])
+        heads = self._structure.attribute(attention, family.heads)
+        if self._heads not in (None, heads):
+            raise Declined("layers with different numbers of heads")
+        self._heads = heads
+
+        params: list[Tensor | None] = []
+        for position, path in enumerate(family.linears):
+            linear = self._bind_linear(self._module(layer, f"{where}.", path), f"{where}.{path}")
+            params += (None, linear.bias)
+            if position in (3, 5):  # post_attention and output end in a LayerNorm
+                params += self._bind_norm(layer, where, family.norms[position == 5])
+        return params
+
+    def _bind_activation(self, layer: nn.Module, where: str) -> None:
+        path, name = self._family.activation
+        block = self._module(layer, f"{where}.", path)
+        act = self._structure.child(block, name) or self._structure.attribute(block, name)
+        if isinstance(act, nn.Module):
+            self._structure.bypass(act)
+        # transformers wraps the function in a module, GELUActivation, whose `act` it is.
+        function = act.act if type(act).__name__ == "GELUActivation" else act
+        if function is not F.gelu and not (type(act) is nn.GELU and act.approximate == "none"):
+            raise Declined(f"{where}.{path}.{name}: expected the exact GELU, got {act}")
+
+    def _bind_linear(self, module: nn.Module, where: str) -> Linear:
+        self._exactly(module, self._family.linear_class, where)
+        groups = 1
+        if isinstance(module, nn.Conv1d):
+            if (module.kernel_size, module.stride, module.dilation) != ((1,), (1,), (1,)) or module.padding != (0,):
+                raise Declined(f"{where} is not a position-wise convolution")
+            groups = self._structure.attribute(module, "groups")
+        linear = Linear(where, self._read(module, "weight", where), self._read(module, "bias", where), groups)
+        self._linears.append(linear)
+        return linear
+
+    def _bind_norm(self, layer: nn.Module, where: str, path: str) -> tuple[Tensor, Tensor]:
+        norm = self._module(layer, f"{where}.", path)
+        self._exactly(norm, self._family.norm_class, f"{where}.{path}")
+        eps = self._structure.attribute(norm, "eps")
+        if self._eps not in (None, eps):
+            raise Declined("LayerNorms with different epsilons")
+        self._eps = eps
+        return self._scale_and_shift(norm, f"{where}.{path}")
+
+    def _scale_and_shift(self, norm: nn.Module, where: str) -> tuple[Tensor, Tensor]:
+        return self._read(norm, "weight", where), self._read(norm, "bias", where)
+
+    def _bind_dropout(self, parent: nn.Module, where: str, name: str) -> None:
+        dropout = self._structure.child(parent, name)
+        if dropout is None:
+            raise Declined(f"{where}.{name} is missing")
+        self._structure.bypass(dropout)
+        self._dropouts.expect(dropout, "training", False)
+
+    def _bind_pooler(self, pooler: nn.Module) -> Linear:
+        self._exactly(pooler, self._family.pooler, "pooler")
+        dense = self._module(pooler, "pooler.", "dense")
+        self._exactly(dense, "Linear", "pooler.dense")
+        linear = Linear("pooler.dense", self._read(dense, "weight", "pooler"), self._read(dense, "bias", "pooler"), 1)
+        self._linears.append(linear)
+        return linear

@@ -1,0 +1,314 @@
+"""BaseForward and HeadForward: what `optimize` puts in the place of a model's `forward`.
+
+A BaseForward serves the base model (embeddings, encoder, pooler) with three operator calls, or hands the request,
+untouched, to the original forward. A HeadForward runs a task head's original forward and tells the base below it how
+little that head reads.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .binding import Binding
+from .families import Family
+from .padding import Declined, RealTokens, real_tokens
+
+logger = logging.getLogger(__name__)
+
+# Arguments of the base model that the fast path understands; any other that is given goes to the original forward.
+_SERVED = frozenset(
+    {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "return_dict", "use_cache"}
+)
+_RECORDED = ("output_attentions", "output_hidden_states")
+_LABELS = ("labels", "start_positions", "end_positions")
+
+_RELEASED = "the weights of this model were released (optimize(..., release_weights=True))"
+
+# What the head that is running on this thread wants of its base: (BaseForward, first token only, padded positions too).
+_wanted = threading.local()
+
+
+class _Forward:
+    """A callable that stands in for `module.forward`, with its signature. Copies and pickles along with the module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module: Any = module
+
+    @property
+    def original(self) -> Callable[..., Any]:
+        return type(self.module).forward.__get__(self.module)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        return inspect.signature(self.original)
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return self.original
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name. Raises Declined where they do not fit: the original forward then says so."""
+        if not args:
+            return kwargs
+        names = _positional_names(type(self.module))
+        request = {**dict(zip(names, args, strict=False)), **kwargs}
+        if len(request) != len(args) + len(kwargs):
+            raise Declined("arguments that do not fit the signature")
+        return request
+
+
+class HeadForward(_Forward):
+    """The forward of a task head over `base`. first_token: the head reads nothing but the pooled output."""
+
+    def __init__(self, module: nn.Module, base: BaseForward, first_token: bool) -> None:
+        super().__init__(module)
+        self._base = base
+        self._first_token = first_token
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.original(*args, **kwargs)
+        try:
+            request = self._by_name(args, kwargs)
+        except Declined:
+            return self.original(*args, **kwargs)
+        # A loss may count padded positions too: they must then be computed, not left out.
+        labelled = not self._first_token and any(request.get(name) is not None for name in _LABELS)
+        outer = getattr(_wanted, "now", None)
+        _wanted.now = (self._base, self._first_token, labelled)
+        try:
+            return self.original(*args, **kwargs)
+        finally:
+            _wanted.now = outer
+
+
+class BaseForward(_Forward):
+    """The forward of a base model of `family`; release_weights: as in `optimize`."""
+
+    def __init__(self, module: nn.Module, family: Family, release_weights: bool) -> None:
+        super().__init__(module)
+        self.family = family
+        self._release_weights = release_weights
+        self._start()
+
+    def _start(self) -> None:
+        self._binding: Binding | None = None
+        self._lock = threading.RLock()
+        self._hooks: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._released:
+            raise TypeError(
+                f"{_RELEASED}: call restore(model) before copying or pickling it, or save it with save_pretrained"
+            )
+        return {"module": self.module, "family": self.family, "_release_weights": False}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.original(*args, **kwargs)
+        try:
+            return self._serve(self._by_name(args, kwargs))
+        except Declined as declined:
+            logger.debug("original path: %s", declined)
+        with self._readable():
+            return self.original(*args, **kwargs)
+
+    def bind(self) -> Binding:
+        """The model in the operators' form, bound and packed anew where it has changed. Raises Declined."""
+        binding = self._binding
+        if binding is None or not binding.holds():
+            with self._lock:
+                self.restore_weights()
+                self._binding = None
+                self._binding = binding = Binding(self.module, self.family)
+                if self._release_weights:
+                    self._release(binding)
+        binding.packed.refresh()
+        return binding
+
+    def restore_weights(self) -> None:
+        """Undoes `release_weights` until the model is bound again."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._binding is not None:
+            self._binding.packed.reclaim()
+
+    @property
+    def _released(self) -> bool:
+        return self._binding is not None and self._binding.packed.released
+
+    def _release(self, binding: Binding) -> None:
+        binding.packed.release()
+        names = {id(parameter): name for name, parameter in self.module.named_parameters()}
+
+        def fill(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+            for index, linear in enumerate(binding.packed.linears):
+                state[prefix + names[id(linear.weight)]] = binding.packed.unpack(index)
+
+        def reclaim(module: nn.Module, *args: Any) -> None:
+            binding.packed.reclaim()
+
+        self._hooks = [
+            self.module.register_state_dict_post_hook(fill),
+            self.module.register_load_state_dict_pre_hook(reclaim),
+        ]
+
+    def _readable(self) -> Any:
+        """A context in which the original forward finds its weights."""
+        if not self._released:
+            return nullcontext()
+        assert self._binding is not None
+        if self.module.training or (torch.is_grad_enabled() and self._binding.requires_grad()):
+            raise RuntimeError(
+                f"{_RELEASED}, so it cannot be trained: call restore(model) first, or run it in eval mode under "
+                "torch.no_grad()"
+            )
+        return self._binding.packed.reclaimed()
+
+    def _serve(self, request: dict[str, Any]) -> Any:
+        config = self.module.config
+        for name, value in request.items():
+            if value is not None and name not in _SERVED and not (name in _RECORDED and value is False):
+                raise Declined(name)
+        for name in _RECORDED:
+            if request.get(name) is None and getattr(config, name, False):
+                raise Declined(f"config.{name}")
+        if self.module.training:
+            raise Declined("training mode")
+        if torch.is_autocast_enabled("cpu"):
+            raise Declined("autocast")
+        if torch.jit.is_tracing():
+            raise Declined("tracing")
+        binding = self.bind()
+        binding.check_quiet()
+        if torch.is_grad_enabled() and binding.requires_grad():
+            _advise_no_grad()
+            raise Declined("gradients are wanted")
+        return_dict = request.get("return_dict")
+        if return_dict is None:
+            return_dict = getattr(config, "return_dict", True)
+        hidden, pooled = self._compute(binding, request)
+        return self.family.make_output(hidden, pooled, return_dict)
+
+    def _compute(self, binding: Binding, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        """Last hidden state [N, S, C] ([N, 1, C] when only the first token is wanted) and pooled output [N, C]."""
+        wanted = getattr(_wanted, "now", None)
+        _, first_token, labelled = wanted if wanted is not None and wanted[0] is self else (None, False, False)
+        given = self._given(request)
+        shape = (given.shape[0], given.shape[1])
+        attention_mask: Any = request.get("attention_mask")
+        tokens = None if attention_mask is None else real_tokens(attention_mask, shape)
+        mask = None
+        if tokens is not None and (labelled or (binding.pooler is not None and not tokens.first_is_real)):
+            # Someone reads a padded position: compute them all, as the original does.
+            tokens, mask = None, attention_mask.bool()[:, None, None, :]
+        # What follows records no graph, and skips the price of asking every weight whether it should.
+        with torch._C._AutoDispatchBelowAutograd():
+            rows = torch.ops.squeezebert.encoder.default(
+                self._embed(binding, request, tokens),
+                binding.params,
+                binding.num_heads,
+                binding.groups,
+                binding.eps,
+                mask,
+                None if tokens is None else tokens.cu_seqlens,
+                first_token,
+            )
+            if first_token:
+                rows, tokens = rows.unsqueeze(1), None
+            hidden = rows if tokens is None else tokens.put_back(rows)
+            if binding.pooler is None:
+                return hidden, None
+            pooled = torch.ops.squeezebert.grouped_conv1x1.default(hidden[:, 0], *binding.pooler, 1)
+            return hidden, pooled.tanh_()
+
+    def _given(self, request: dict[str, Any]) -> Tensor:
+        """input_ids or inputs_embeds, whichever was given, when the kernels can take it."""
+        ids: Any = request.get("input_ids")
+        embeds: Any = request.get("inputs_embeds")
+        if (ids is None) == (embeds is None):
+            raise Declined("input_ids and inputs_embeds")
+        if ids is not None:
+            if not _is_ids(ids) or ids.dim() != 2:
+                raise Declined("input_ids: not integers [N, S] on the CPU")
+            if request.get("attention_mask") is None and self.family.warns_about_padding:
+                self._warn_about_padding(ids)
+        elif type(embeds) is not Tensor or embeds.device.type != "cpu" or embeds.dtype != torch.float32:
+            raise Declined("inputs_embeds: not float32 on the CPU")
+        elif embeds.dim() != 3 or (embeds.requires_grad and torch.is_grad_enabled()):
+            raise Declined("inputs_embeds: not [N, S, C], or a gradient is wanted")
+        given: Tensor = ids if ids is not None else embeds
+        if not given.numel():
+            raise Declined("an empty batch")
+        return given
+
+    def _embed(self, binding: Binding, request: dict[str, Any], tokens: RealTokens | None) -> Tensor:
+        """The embeddings' output: [N, S, C], or of the real tokens only [T, C]."""
+        embeds = request.get("inputs_embeds")
+        if embeds is not None:
+            hidden = self.module.embeddings(
+                inputs_embeds=embeds,
+                token_type_ids=request.get("token_type_ids"),
+                position_ids=request.get("position_ids"),
+            )
+            return hidden if tokens is None else tokens.take(hidden)
+        ids = request["input_ids"]
+        types = _expanded(request, "token_type_ids", ids)
+        positions = _expanded(request, "position_ids", ids)
+        if tokens is not None:
+            ids = tokens.take(ids)
+            types = None if types is None else tokens.take(types)
+            positions = tokens.positions if positions is None else tokens.take(positions)
+        return torch.ops.squeezebert.embedding_layer_norm.default(ids, types, positions, *binding.embedding)
+
+    def _warn_about_padding(self, ids: Tensor) -> None:
+        """transformers' own warning of padding without a mask, without its cost when there is nothing to warn of."""
+        pad = self.module.config.pad_token_id
+        if pad is not None and (ids.numpy()[:, :: max(ids.shape[1] - 1, 1)] == pad).any():
+            self.module.warn_if_padding_and_no_attention_mask(ids, None)
+
+
+def _positional_names(model_class: type[nn.Module]) -> list[str]:
+    if model_class not in _names:
+        parameters = list(inspect.signature(model_class.forward).parameters.values())[1:]
+        _names[model_class] = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    return _names[model_class]
+
+
+_names: dict[type[nn.Module], list[str]] = {}
+
+
+def _is_ids(ids: Any) -> bool:
+    return type(ids) is Tensor and ids.device.type == "cpu" and ids.dtype in (torch.int64, torch.int32)
+
+
+def _expanded(request: dict[str, Any], name: str, ids: Tensor) -> Tensor | None:
+    """The ids given as `name`, in the shape of `ids`."""
+    values = request.get(name)
+    if values is None or (_is_ids(values) and values.shape == ids.shape):
+        return values
+    if not _is_ids(values) or values.shape != (1, ids.shape[1]):
+        raise Declined(f"{name}: not integers like input_ids")
+    return values.expand(ids.shape)
+
+
+def _advise_no_grad() -> None:
+    warnings.warn(
+        "this optimized model was called with gradients enabled, so it takes its original, slower path: call it under "
+        "torch.no_grad() or torch.inference_mode()",
+        stacklevel=6,
+    )

@@ -1,0 +1,94 @@
+"""optimize(model): one line that makes a Hugging Face model run on the kernels. restore(model) undoes it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from .families import FAMILIES, Family
+from .fast_forward import BaseForward, HeadForward, _Forward
+from .padding import Declined
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: bool = False) -> Model:
+    """Makes `model` run on this library's kernels, in place, and returns it. `restore(model)` undoes it.
+
+    model: a transformers SqueezeBERT or BERT model, bare or with any head, or any module that holds such models. It
+    keeps its class, forward signature, outputs, parameters, `state_dict` and `save_pretrained`. Weights may change
+    afterwards: the next call notices and packs them again.
+
+    The kernels serve inference on the CPU in float32: eval mode, and gradients off (`torch.no_grad()`) or no parameter
+    that requires them. Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are
+    zeros, where the original has values without meaning. Heads that read only the first token do not compute the
+    others' last layer. Whatever else is asked (training, attentions, hidden states, other masks, autocast, another
+    device) runs the original forward; the logger `squeezebert_kernels.fast_forward` says why at level DEBUG.
+
+    dtype: what the kernels compute in; torch.float32 is the one there is.
+    release_weights: frees the originals of the packed weights. Their parameters then read as NaN, though `state_dict`
+    and `save_pretrained` still give their values, and requests for the original forward unpack them for the call.
+    Training, moving, copying and pickling need restore(model) first.
+
+    Raises TypeError when `model` holds no such model, ValueError for another dtype, for a forward that something else
+    has replaced, and for weights that cannot be released. Warns when a model stays on its original path (an activation
+    other than the exact GELU, a decoder).
+    """
+    if dtype != torch.float32:
+        raise ValueError(f"dtype: expected torch.float32, got {dtype}")
+    bases = list(_bases(model))
+    if not bases:
+        raise TypeError(
+            "model: expected a transformers SqueezeBERT or BERT model, or a module that holds one, got a "
+            f"{type(model).__name__}"
+        )
+    restore(model)
+    replaced = [module for module in model.modules() if "forward" in vars(module)]
+    if replaced:
+        raise ValueError(
+            f"model: expected modules with the forward of their class, got a {type(replaced[0]).__name__} whose "
+            "forward was replaced; undo that first"
+        )
+    for base, family in bases:
+        forward = BaseForward(base, family, release_weights)
+        try:
+            forward.bind()
+        except Declined as declined:
+            warnings.warn(f"{type(base).__name__} stays on its original path: {declined}", stacklevel=2)
+        base.forward = forward
+        _attach_head(model, forward)
+    return model
+
+
+def restore(model: Model) -> Model:
+    """Gives `model` its original forward back, and its weights if they were released. Leaves other models alone."""
+    for module in model.modules():
+        forward = vars(module).get("forward")
+        if isinstance(forward, BaseForward):
+            forward.restore_weights()
+        if isinstance(forward, _Forward):
+            del module.forward
+    return model
+
+
+def _bases(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
+    """The base models in `model` and their families."""
+    for module in model.modules():
+        for family in FAMILIES:
+            if family.computes(module, (family.base,)):
+                yield module, family
+
+
+def _attach_head(model: nn.Module, base: BaseForward) -> None:
+    """Replaces the forward of the task head that holds `base`, when it is one whose needs are known."""
+    family = base.family
+    for module in model.modules():
+        if not any(child is base.module for child in module.children()):
+            continue
+        first_token = family.computes(module, family.first_token_heads)
+        if first_token or family.computes(module, family.token_heads):
+            module.forward = HeadForward(module, base, first_token)

@@ -1,0 +1,147 @@
+"""PackedLinears: the weights of many position-wise layers, packed one after another into one buffer, kept up to
+date."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import ops  # noqa: F401  (registers torch.ops.squeezebert)
+from .padding import Declined
+from .watch import ValueWatch, reads_as_plain
+
+_ALIGNMENT = 64  # bytes: a cache line, and what the widest vector load likes
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A grouped position-wise layer: weight [out, in / groups] or [out, in / groups, 1], bias [out]."""
+
+    name: str
+    weight: Tensor
+    bias: Tensor
+    groups: int
+
+
+class PackedLinears:
+    """Packs `linears` in the order given, so that a short input streams them through the cache front to back.
+
+    `packed[i]` is what the operators take as the weight of `linears[i]`: views of `buffer`, the same objects for good.
+    `refresh` packs anew, in place, whatever changed. `release` frees the original weights, whose only copy is then the
+    packed one.
+    """
+
+    def __init__(self, linears: list[Linear]) -> None:
+        self.linears = linears
+        known: dict[tuple[torch.Size, int], int] = {}
+        sizes = [_packed_bytes(linear, known) for linear in linears]
+        starts = [0]
+        for size in sizes:
+            starts.append(starts[-1] + -(-size // _ALIGNMENT) * _ALIGNMENT)
+        self.buffer = torch.empty(starts[-1], dtype=torch.uint8)
+        self.packed = [
+            self.buffer[start : start + size].view(linear.weight.shape[0], -1)
+            for linear, start, size in zip(linears, starts, sizes, strict=False)
+        ]
+        self._lock = threading.RLock()
+        self._released: set[int] = set()
+        self._pack(range(len(linears)))
+        self._watch_all()
+
+    def refresh(self) -> None:
+        """Packs the weights that have changed. Raises Declined for one that no longer can be (another dtype,
+        device)."""
+        if self._watch.holds():
+            return
+        with self._lock:
+            stale = [i for i, watch in enumerate(self._watches) if not watch.holds()]
+            if stale:
+                again = self._released.intersection(stale)
+                self._pack(stale)
+                self._free(again)
+            self._watch_all()
+
+    def unpack(self, index: int) -> Tensor:
+        """The weight of `linears[index]`, read exactly out of its packed form: what the layer makes of an identity."""
+        linear = self.linears[index]
+        width = linear.weight.shape[1]
+        identity = torch.eye(width).repeat(1, linear.groups)
+        columns = torch.ops.squeezebert.grouped_conv1x1(identity, self.packed[index], None, linear.groups)
+        return columns.t().reshape(linear.weight.shape)
+
+    @property
+    def released(self) -> bool:
+        return bool(self._released)
+
+    def release(self) -> None:
+        """Frees the original weights. They keep shape and dtype, read as NaN and take no memory.
+
+        Raises ValueError, naming the weight, for one that does not come back exactly (it holds an infinity or a NaN).
+        """
+        with self._lock:
+            for index, linear in enumerate(self.linears):
+                if not torch.equal(self.unpack(index), linear.weight.detach()):
+                    raise ValueError(
+                        f"release_weights: {linear.name} cannot be released, it holds values that are not finite"
+                    )
+            self._free(range(len(self.linears)))
+            self._watch_all()
+
+    def reclaim(self) -> None:
+        """Gives the released weights their values back."""
+        with self._lock:
+            for index in self._released:
+                self.linears[index].weight.data = self.unpack(index)
+            self._released = set()
+            self._watch_all()
+
+    @contextmanager
+    def reclaimed(self) -> Iterator[None]:
+        """The released weights have their values inside the block, at the cost of their memory."""
+        with self._lock:
+            again = set(self._released)
+            self.reclaim()
+            try:
+                yield
+            finally:
+                self._free(again)
+                self._watch_all()
+
+    def _pack(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            linear = self.linears[index]
+            weight = linear.weight.detach()
+            if index in self._released and bool(weight.isnan().all()):
+                raise RuntimeError(
+                    f"{linear.name}: expected the model as optimize left it, but its released weight was moved or "
+                    "converted; call restore(model) before .to(), and optimize again after"
+                )
+            if not reads_as_plain(linear.weight):
+                raise Declined(f"{linear.name}: {weight.dtype} on {weight.device}")
+            packed = torch.ops.squeezebert.pack_grouped_conv1x1(weight, linear.groups)
+            self.packed[index].copy_(packed)
+            self._released.discard(index)
+
+    def _free(self, indices: Iterable[int]) -> None:
+        for index in indices:
+            weight = self.linears[index].weight
+            # One NaN, seen as the whole weight: whoever reads it gets NaN rather than a plausible number.
+            weight.data = torch.full((1,), torch.nan).expand(weight.shape)
+            self._released.add(index)
+
+    def _watch_all(self) -> None:
+        self._watches = [ValueWatch([linear.weight]) for linear in self.linears]
+        self._watch = ValueWatch([linear.weight for linear in self.linears])
+
+
+def _packed_bytes(linear: Linear, known: dict[tuple[torch.Size, int], int]) -> int:
+    """Bytes of `linear`'s packed form; `known` remembers them by shape and groups."""
+    kind = (linear.weight.shape, linear.groups)
+    if kind not in known:
+        known[kind] = torch.ops.squeezebert.pack_grouped_conv1x1(linear.weight.detach(), linear.groups).numel()
+    return known[kind]

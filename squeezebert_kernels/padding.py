@@ -1,0 +1,73 @@
+"""Padding, out and in again: which tokens of a padded batch are real, and where their rows go back to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# What NumPy reads without a copy; a mask of any other dtype is not ours to interpret.
+_MASK_DTYPES = frozenset({torch.bool, torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64})
+
+
+class Declined(Exception):
+    """The fast path cannot serve this request. The message says why; the caller takes the original path."""
+
+
+@dataclass(frozen=True)
+class RealTokens:
+    """The real tokens of a padded batch [N, S], in order.
+
+    index: int64 [T], their rows in the flattened batch [N * S]. cu_seqlens: int32 [N + 1], the offset of each sequence
+    among them. positions: int64 [T], their columns: a token keeps the position it has in the padded batch.
+    first_is_real: every sequence's column 0 is a real token.
+    """
+
+    index: Tensor
+    cu_seqlens: Tensor
+    positions: Tensor
+    first_is_real: bool
+    shape: tuple[int, int]
+
+    def take(self, values: Tensor) -> Tensor:
+        """The real tokens' rows of `values` [N, S, ...]: [T, ...]."""
+        return values.reshape(-1, *values.shape[2:]).index_select(0, self.index)
+
+    def put_back(self, rows: Tensor) -> Tensor:
+        """`rows` [T, C] at their places in [N, S, C]; zeros at the padding."""
+        count, length = self.shape
+        padded = rows.new_zeros(count * length, rows.shape[1])
+        return padded.index_copy_(0, self.index, rows).view(count, length, rows.shape[1])
+
+
+def real_tokens(attention_mask: Tensor, shape: tuple[int, ...]) -> RealTokens | None:
+    """Reads a 0/1 `attention_mask` [N, S] with zeros in any pattern; None when it masks nothing.
+
+    Raises Declined for a mask of another shape, device or dtype, with other values than 0 and 1, or with a sequence
+    that has no real token at all (what comes out of that one depends on the attention implementation).
+    """
+    if attention_mask.device.type != "cpu" or attention_mask.dtype not in _MASK_DTYPES or attention_mask.requires_grad:
+        raise Declined(f"attention_mask: {attention_mask.dtype} on {attention_mask.device}")
+    if attention_mask.shape != shape:
+        raise Declined(f"attention_mask: shape {tuple(attention_mask.shape)}, not {shape}")
+    mask = attention_mask.numpy()
+    real = np.count_nonzero(mask)
+    if mask.dtype != np.bool_ and np.count_nonzero(mask == 1) != real:
+        raise Declined("attention_mask: values other than 0 and 1")
+    if real == mask.size:
+        return None
+    lengths = np.count_nonzero(mask, axis=1)
+    if not lengths.all():
+        raise Declined("attention_mask: a fully masked sequence")
+    index = np.flatnonzero(mask)
+    cu_seqlens = np.zeros(shape[0] + 1, dtype=np.int32)
+    np.cumsum(lengths, out=cu_seqlens[1:])
+    return RealTokens(
+        index=torch.from_numpy(index),
+        cu_seqlens=torch.from_numpy(cu_seqlens),
+        positions=torch.from_numpy(index % shape[1]),
+        first_is_real=bool(mask[:, 0].all()),
+        shape=(shape[0], shape[1]),
+    )
