@@ -1,9 +1,9 @@
 """Fits the polynomials of exp.h and gelu.h and prints their coefficients and bounds.
 
 Run it as `python csrc/math/fit.py`: it needs NumPy only, takes seconds, and gives the same answer every time. The fits
-are weighted minimax (Lawson's iterated weighted least squares); the coefficients are rounded to float32 one by one, lowest
-degree first, and the ones after each are fitted again, which makes up for the rounding. The bounds printed at the end
-come from float32 arithmetic emulated on a dense grid; tests/cpp/math_test.cc measures the compiled functions.
+are weighted minimax (Lawson's iterated weighted least squares); the coefficients are rounded to float32 one by one,
+lowest degree first, and the ones after each are fitted again, which makes up for the rounding. The bounds printed at
+the end come from float32 arithmetic emulated on a grid; tests/cpp/isa/math.cc measures the compiled functions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def float32(x: Array | float) -> Array:
 
 
 def horner(coefficients: list[float], x: Array) -> Array:
-    """The polynomial (lowest coefficient first) in float32 with fused multiply-adds: float64 holds the product exactly."""
+    """The polynomial (lowest coefficient first) in float32 FMAs: float64 holds their products exactly."""
     value = np.full_like(x, coefficients[-1])
     for coefficient in reversed(coefficients[:-1]):
         value = float32(x * value + coefficient)
@@ -86,7 +86,8 @@ def fit_gelu() -> list[float]:
     # The bound is a power of two, so this is exact.
     inner = horner(q[1:], np.array([GELU_BOUND]))[0]
     q[1] += -q[0] / GELU_BOUND - inner
-    assert float32(q[1]) == q[1] and horner(q, np.array([GELU_BOUND]))[0] == 0.0
+    assert float32(q[1]) == q[1], q
+    assert horner(q, np.array([GELU_BOUND]))[0] == 0.0, q
     return q
 
 
