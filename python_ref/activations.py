@@ -26,7 +26,7 @@ def quick_gelu(input: Tensor) -> Tensor:
 
 
 def laplace(input: Tensor) -> Tensor:
-    """The Laplace distribution's integral (Ma et al. 2022, arXiv 2209.10655), with mu = sqrt(1/2), sigma = sqrt(1/(4 pi)).
+    """The integral of a normal density of mean sqrt(1/2) and variance 1 / (4 pi) (Ma et al. 2022, arXiv 2209.10655).
 
     The constants are rounded as Hugging Face rounds them.
     """

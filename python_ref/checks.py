@@ -58,6 +58,13 @@ def check_heads(num_heads: int, channels: int) -> None:
     )
 
 
+def check_broadcasts(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
+    """`tensor` broadcasts to `shape`, and does not widen it."""
+    sizes = [1] * (len(shape) - tensor.dim()) + list(tensor.shape)
+    fits = len(sizes) == len(shape) and all(s in (1, e) for s, e in zip(sizes, shape, strict=True))
+    check(fits, f"{name}: expected a shape that broadcasts to {list(shape)}, got {list(tensor.shape)}")
+
+
 def check_sequences(input: Tensor, cu_seqlens: Tensor | None) -> None:
     """`input` is [N, S, C] or [S, C]; with `cu_seqlens`, packed tokens [T, C] that the offsets cover exactly."""
     shape = list(input.shape)

@@ -23,8 +23,9 @@ BLOCK_LAYER_NORM_EPS = 1e-12
 class SqueezeBertConfig:
     """Hyper-parameters of SqueezeBERT; the defaults are squeezebert-uncased. All group counts 1 make it BERT.
 
-    Where `id2label` names the labels, `num_labels` is their number and may be left at its default. Fields that are unknown here
-    (say `architectures`) are kept in `extra` and written back. Raises ValueError, naming the field, for a value that cannot be.
+    Where `id2label` names the labels, `num_labels` is their number and may be left at its default. Fields that are
+    unknown here (say `architectures`) are kept in `extra` and written back.
+    Raises ValueError, naming the field, for a value that cannot be.
     """
 
     vocab_size: int = 30522
@@ -146,7 +147,8 @@ class SqueezeBertConfig:
         )
         check(
             self.hidden_size % self.num_attention_heads == 0,
-            f"num_attention_heads: expected a divisor of hidden_size {self.hidden_size}, got {self.num_attention_heads}",
+            f"num_attention_heads: expected a divisor of hidden_size {self.hidden_size}, "
+            f"got {self.num_attention_heads}",
         )
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             probability = getattr(self, name)

@@ -1,12 +1,12 @@
 """The operators in plain PyTorch: what each one computes, said as plainly as it can be said.
 
-One function for each operator of `torch.ops.squeezebert`, with the same name and arguments (but plain weights only). They
-are the oracle of the tests and, through autograd, the definition of every gradient, so they are built from
+One function for each operator of `torch.ops.squeezebert`, with the same name and arguments (but plain weights only).
+They are the oracle of the tests and, through autograd, the definition of every gradient, so they are built from
 differentiable ATen operations and work in any floating dtype.
 
 Layout is token-major: the last dimension is channels. The operators that look along a sequence take [N, S, C] (N
-sequences of S tokens), [S, C] (one sequence) or, with `cu_seqlens` (int32, on the CPU: N + 1 offsets, the first 0, the last
-T), packed tokens [T, C] in which sequence n is rows cu_seqlens[n] to cu_seqlens[n + 1].
+sequences of S tokens), [S, C] (one sequence) or, with `cu_seqlens` (int32, on the CPU: N + 1 offsets, the first 0, the
+last T), packed tokens [T, C] in which sequence n is rows cu_seqlens[n] to cu_seqlens[n + 1].
 
 Source of the architecture: Iandola et al. 2020, SqueezeBERT, arXiv 2006.11316, section 3.
 """
@@ -21,7 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check, check_bias, check_group_counts, check_heads, check_sequences, check_weight
+from .checks import (
+    check,
+    check_bias,
+    check_broadcasts,
+    check_group_counts,
+    check_heads,
+    check_sequences,
+    check_weight,
+)
 
 TENSORS_PER_LAYER = 16
 
@@ -127,8 +135,8 @@ def grouped_qkv_attention(
 ) -> Tensor:
     """Self-attention from its input: three `grouped_conv1x1` projections, then `attention` within each sequence.
 
-    input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens` (then without a mask). groups: those of query, key, value.
-    Weights and biases as `grouped_conv1x1`; the rest as `attention`. Returns the projections' shape.
+    input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens` (then without a mask). groups: those of query, key,
+    value. Weights and biases as `grouped_conv1x1`; the rest as `attention`. Returns the projections' shape.
     """
     check_group_counts(groups, 3)
     check(mask is None or cu_seqlens is None, "mask: expected None beside cu_seqlens, got both")
@@ -176,7 +184,7 @@ def embedding_layer_norm(
     ln_bias: Tensor,
     eps: float,
 ) -> Tensor:
-    """layer_norm(word_embeddings[input_ids] + position_embeddings[position_ids] + token_type_embeddings[token_type_ids]).
+    """The sum of the word, position and token type embeddings of each token, then LayerNorm.
 
     input_ids: integer [..., S]. token_type_ids, position_ids: integer, broadcastable to input_ids; None means 0, and
     0 to S - 1. Tables: [rows, C]. ln_weight, ln_bias: [C]. Returns [..., S, C].
@@ -211,9 +219,9 @@ def encoder_layer(
     y = layer_norm(post_attention(attention(query(x), key(x), value(x))) + x)
     output = layer_norm(output(gelu(intermediate(y))) + y)
 
-    input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens`. params: 16 tensors in Hugging Face's order: weight and bias
-    of query, key, value, post_attention and its LayerNorm, intermediate, output and its LayerNorm. groups: the six group
-    counts [query, key, value, post_attention, intermediate, output]. Returns the shape of input.
+    input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens`. params: 16 tensors in Hugging Face's order: weight and
+    bias of query, key, value, post_attention and its LayerNorm, intermediate, output and its LayerNorm. groups: the
+    six group counts [query, key, value, post_attention, intermediate, output]. Returns the shape of input.
     """
     check_group_counts(groups, 6)
     check(
@@ -273,7 +281,7 @@ def encoder(
 
 
 def layer_norm(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """(input - mean) / sqrt(variance + eps) * weight + bias over the last dimension (variance divided by C, not C - 1)."""
+    """(input - mean) / sqrt(variance + eps) * weight + bias, over the last dimension; the variance divides by C."""
     return F.layer_norm(input, (input.shape[-1],), weight, bias, eps)
 
 
@@ -322,8 +330,7 @@ def attention_probabilities(scores: Tensor) -> Tensor:
 def _additive_mask(mask: Tensor, scores: Tensor) -> Tensor:
     """`mask` in the dtype of `scores`, additive and checked to broadcast to scores' shape."""
     shape = scores.shape if scores.dim() == 4 else (1, *scores.shape)
-    fits = mask.dim() <= 4 and all(m in (1, s) for m, s in zip(reversed(mask.shape), reversed(shape)))
-    check(fits, f"mask: expected a shape that broadcasts to {list(shape)}, got {list(mask.shape)}")
+    check_broadcasts("mask", mask, shape)
     if mask.dtype == torch.bool:
         additive = torch.zeros(mask.shape, dtype=scores.dtype, device=scores.device)
         mask = additive.masked_fill(~mask, torch.finfo(scores.dtype).min)
@@ -352,7 +359,7 @@ def _first_tokens(hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         )
         return hidden[cu_seqlens[:-1].long()]
     check(
-        hidden.shape[-2] > 0 or hidden.shape[0] == 0 and hidden.dim() == 3,
+        hidden.shape[-2] > 0 or (hidden.dim() == 3 and hidden.shape[0] == 0),
         f"input: expected a token in every sequence (first_token_only), got shape {list(hidden.shape)}",
     )
     return hidden[:, 0] if hidden.dim() == 3 else hidden[:1]
@@ -360,10 +367,7 @@ def _first_tokens(hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
 
 def _look_up(name: str, ids: Tensor, input_ids: Tensor, table: Tensor) -> Tensor:
     """Rows `ids` of `table`; ids must broadcast to input_ids. Errors name the argument `name`."""
-    fits = ids.dim() <= input_ids.dim() and all(
-        i in (1, s) for i, s in zip(reversed(ids.shape), reversed(input_ids.shape))
-    )
-    check(fits, f"{name}: expected a shape that broadcasts to {list(input_ids.shape)}, got {list(ids.shape)}")
+    check_broadcasts(name, ids, input_ids.shape)
     try:
         return F.embedding(ids, table)
     except IndexError as error:
