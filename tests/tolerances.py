@@ -1,0 +1,55 @@
+"""Every tolerance of the tests, and why it is what it is. Tests name one from here; none has a number of its own.
+
+Two kinds: how close two implementations of the same formula must be (parity), and how far float32 arithmetic may be
+from the exact result, as a function of how many terms are added up (bounds).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Half the distance from 1 to the next float32: the relative error of one rounding.
+UNIT_ROUNDOFF = 2.0**-24
+
+# ---- parity ----
+
+# python_ref against transformers, same weights and dtype: {"rtol", "atol"} for torch.testing.assert_close. Both compute
+# the same sums in another order, on values of order 1. float32 rounding then differs by about 1e-6, float64 by about
+# 1e-15, so 1e-10 cannot hide a formula that differs (a tanh GELU for an erf one differs by 1e-4).
+REFERENCE_PARITY = {
+    torch.float32: {"rtol": 1e-5, "atol": 1e-5},
+    torch.float64: {"rtol": 1e-10, "atol": 1e-10},
+}
+
+# ops of python_ref in float64 against a literal loop in float64: sums of at most a few hundred terms of order 1.
+LITERAL = {"rtol": 1e-12, "atol": 1e-12}
+
+# ---- bounds ----
+
+
+def dot_bound(reduction_length: int, magnitude: Tensor) -> Tensor:
+    """Largest error of float32 dot products of `reduction_length` terms, element by element.
+
+    magnitude: sum over i of |weight_i * input_i| (plus |bias|), float64: the reference run on absolute values.
+
+    Each of the K additions rounds by at most UNIT_ROUNDOFF of a partial sum. Roundings go up as often as down, so K of
+    them add up like sqrt(K) (Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815), whatever the order of summation.
+    `magnitude` stands in for the partial sums, which are smaller by about sqrt(K) when signs are mixed: the margin.
+    The 2 covers short sums, and the rounding of a bias and of the store.
+    """
+    return (2.0 + math.sqrt(reduction_length)) * UNIT_ROUNDOFF * magnitude
+
+
+def float32_bound(*reduction_lengths: int, size: float = 1.0) -> float:
+    """Largest error of a chain of float32 reductions, for values of order `size` between and behind them.
+
+    The lengths of the chained reductions add up: for attention, head size and number of keys; for a layer, those of its
+    convolutions, attention and LayerNorms; for L layers, L times as much. With inputs of order 1 and weights of order
+    1 / sqrt(K), partial sums have order 1, so by the argument of `dot_bound` the error's standard deviation is about
+    UNIT_ROUNDOFF * sqrt(K) / 3. The factor 4 leaves 12 standard deviations: room for the softmax, GELU and LayerNorm
+    between the reductions, none for bfloat16 (256 times coarser) or a term left out.
+    """
+    return (2.0 + 4.0 * math.sqrt(sum(reduction_lengths))) * UNIT_ROUNDOFF * size
