@@ -127,5 +127,5 @@ def test_strict_loading_names_a_missing_tensor() -> None:
     model = SqueezeBertForMaskedLM(small_config())
     state = model.state_dict()
     del state["cls.predictions.transform.dense.bias"]
-    with pytest.raises(RuntimeError, match="cls.predictions.transform.dense.bias"):
+    with pytest.raises(RuntimeError, match=r"cls\.predictions\.transform\.dense\.bias"):
         model.load_state_dict(state)

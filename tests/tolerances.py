@@ -44,12 +44,12 @@ def dot_bound(reduction_length: int, magnitude: Tensor) -> Tensor:
 
 
 def float32_bound(*reduction_lengths: int, size: float = 1.0) -> float:
-    """Largest error of a chain of float32 reductions, for values of order `size` between and behind them.
+    """Largest error of a chain of float32 reductions, for values whose root mean square is `size` throughout.
 
     The lengths of the chained reductions add up: for attention, head size and number of keys; for a layer, those of its
     convolutions, attention and LayerNorms; for L layers, L times as much. With inputs of order 1 and weights of order
     1 / sqrt(K), partial sums have order 1, so by the argument of `dot_bound` the error's standard deviation is about
     UNIT_ROUNDOFF * sqrt(K) / 3. The factor 4 leaves 12 standard deviations: room for the softmax, GELU and LayerNorm
-    between the reductions, none for bfloat16 (256 times coarser) or a term left out.
+    between the reductions, none for bfloat16 (32768 times coarser) or a term left out.
     """
     return (2.0 + 4.0 * math.sqrt(sum(reduction_lengths))) * UNIT_ROUNDOFF * size
