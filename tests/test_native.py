@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from tolerances import float32_bound
 
 import squeezebert_kernels
 from squeezebert_kernels import numpy as kernels
+from tolerances import float32_bound
 
 EPS = 1e-12
 _erf = np.vectorize(math.erf, otypes=[np.float64])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_models import hf_config
 
 from python_ref.config import SqueezeBertConfig
+from small_models import hf_config
 
 
 def test_defaults_are_those_of_transformers() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from reference_inputs import float64, layer_params
 
 from python_ref import ops
+from reference_inputs import float64, layer_params
 
 GROUPS = (4, 4, 4, 1, 4, 4)
 INPUT, WEIGHT, BIAS = float64(2, 5, 8), float64(12, 2), float64(12)

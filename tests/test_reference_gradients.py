@@ -7,11 +7,11 @@ from functools import partial
 
 import pytest
 import torch
-from reference_inputs import float64, layer_params
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from python_ref import ops
+from reference_inputs import float64, layer_params
 
 leaf = partial(float64, requires_grad=True)
 OFFSETS = torch.tensor([0, 2, 2, 3], dtype=torch.int32)

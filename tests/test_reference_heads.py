@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import hf_config
-from test_reference_models import MODELS, TOKENS, assert_same, pair
 
 from python_ref.config import SqueezeBertConfig
 from python_ref.heads import SqueezeBertForMaskedLM, SqueezeBertForMultipleChoice, SqueezeBertForQuestionAnswering
 from python_ref.model import SqueezeBertModel
+from small_models import hf_config
+from test_reference_models import MODELS, TOKENS, assert_same, pair
 
 IDS = torch.arange(1, 1 + 3 * TOKENS).reshape(3, TOKENS)
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask
-from tolerances import REFERENCE_PARITY
 
 from python_ref.activations import ACTIVATIONS
 from python_ref.config import SqueezeBertConfig
@@ -19,6 +17,8 @@ from python_ref.heads import (
     SqueezeBertForTokenClassification,
 )
 from python_ref.model import SqueezeBertModel
+from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask
+from tolerances import REFERENCE_PARITY
 
 MODELS = {
     model.__name__: model

@@ -8,11 +8,11 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from reference_inputs import float64, layer_params
-from tolerances import LITERAL, dot_bound, float32_bound
 from torch import Tensor
 
 from python_ref import ops
+from reference_inputs import float64, layer_params
+from tolerances import LITERAL, dot_bound, float32_bound
 
 
 def literal_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
