@@ -1,7 +1,5 @@
 // squeezebert_kernels._native: the C API for NumPy arrays, with the names and the order of arguments of
 // torch.ops.squeezebert.*. Weights are packed once, by pack(), which is also where their group count is told.
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
 
 #include "python/arrays.h"
 #include "python/context.h"
