@@ -231,8 +231,8 @@ Output Encoder(const py::array& input, const std::vector<py::object>& params, in
   const Sequences in = AsSequences("input", input, cu_seqlens);
   const int64_t channels = in.rows.channels;
   HeadSize(num_heads, channels);
-  if (params.size() % Layer::kParams != 0) {
-    Fail("params: expected ", Layer::kParams, " for each layer, got ", params.size());
+  if (params.empty() || params.size() % Layer::kParams != 0) {
+    Fail("params: expected ", Layer::kParams, " for each of one or more layers, got ", params.size());
   }
   std::vector<Layer> owners;
   std::vector<squeezebert_layer> layers;
