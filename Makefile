@@ -9,11 +9,11 @@ BUILT := build/.built
 CMAKE_BUILD = build/cmake-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
 
-.PHONY: help demo test bench lint format build clean
+.PHONY: help demo test arm-test bench lint format build clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-9s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
 	$(BIN)/python -m squeezebert_kernels compare
@@ -21,6 +21,17 @@ demo: $(BUILT)  ## build, then compare this library with its peers on this machi
 test: $(BUILT)  ## build, then run the C++ tests and the Python tests
 	ctest --test-dir $(CMAKE_BUILD) --output-on-failure --no-tests=error
 	$(BIN)/python -m pytest tests
+
+# On the oldest core that we support, so that no newer instruction slips in, and on one that has everything.
+arm-test: export PATH := $(CURDIR)/$(BIN):$(PATH)
+arm-test:  ## cross-compile for 64-bit Arm, then run the C++ tests under QEMU
+	@for tool in cmake aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$tool > /dev/null || { \
+	  echo "arm-test needs $$tool. On Debian: apt install cmake g++-aarch64-linux-gnu qemu-user-static"; exit 1; }; done
+	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DSQUEEZEBERT_BUILD_TESTS=ON \
+	  -DSQUEEZEBERT_WERROR=$(WERROR)
+	cmake --build build/aarch64
+	for cpu in cortex-a53 max; do \
+	  QEMU_CPU=$$cpu ctest --test-dir build/aarch64 --output-on-failure --no-tests=error || exit 1; done
 
 bench: $(BUILT)  ## build, then run the benchmarks (make bench ARGS="--impl torch")
 	$(BIN)/python -m pytest bench $(ARGS)
