@@ -39,6 +39,9 @@ inline __attribute__((always_inline)) void multiply_row(RowVec row, const Vec* w
   if constexpr (kIndex + 1 < Tile::kDepth) multiply_row<kIndex + 1>(row, weights, sums);
 }
 
+// Steps of k between two looks ahead: the inner loop is unrolled this far.
+constexpr int kStep = 4;
+
 template <int kRows>
 void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ahead_step) {
   constexpr int kVectors = Tile::kVectors;
@@ -62,19 +65,24 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
   const ptrdiff_t stride = a.x_stride;
   const float* panel = a.panel;
 
-  int64_t k = 0;
-  for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) {
+  const auto step = [&]() __attribute__((always_inline)) {
     Vec weights[Tile::kDepth * kVectors];
 #pragma GCC unroll 16
     for (int j = 0; j < Tile::kDepth * kVectors; ++j) weights[j] = load(panel + j * Vec::kLanes);
     panel += Tile::kDepth * Tile::kColumns;
-    __builtin_prefetch(ahead, 0, 2);
-    ahead += ahead_step;
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) multiply_row(load_row(base[i / 3] + (i % 3) * stride), weights, sums[i]);
 #pragma GCC unroll 8
     for (int b = 0; b < kBases; ++b) base[b] += Tile::kDepth;
+  };
+  int64_t k = 0;
+  for (; k + kStep <= a.depth; k += kStep) {
+    for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 3);
+    ahead += ahead_step;
+#pragma GCC unroll 4
+    for (int u = 0; u < kStep / Tile::kDepth; ++u) step();
   }
+  for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) step();
   for (; k < a.depth; ++k) {  // only where kDepth > 1
     for (int i = 0; i < kRows; ++i) {
       const Vec xi = broadcast(x[i * stride + k]);
@@ -115,12 +123,12 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
   const int64_t tiles = (a.rows + Tile::kRows - 1) / Tile::kRows;
   // The panels of a layer, and usually of the next layer, follow each other in memory. Each tile fetches its share of the
   // panel after this one into L2, spread over its steps; without it the first tile of every panel waits for memory.
-  constexpr ptrdiff_t kStepBytes = Tile::kDepth * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
+  constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
   const char* ahead = reinterpret_cast<const char*>(a.panel + a.depth * Tile::kColumns);
-  const ptrdiff_t ahead_step = tiles > 0 ? kStepBytes / tiles + 1: 0;
+  const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t begin = a.rows * t / tiles;
-    tile_of(a.rows * (t + 1) / tiles - begin, a, begin, ahead + t * ahead_step * (a.depth / Tile::kDepth), ahead_step);
+    tile_of(a.rows * (t + 1) / tiles - begin, a, begin, ahead + t * ahead_step * (a.depth / kStep), ahead_step);
   }
 }
 
