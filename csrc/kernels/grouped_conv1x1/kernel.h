@@ -77,7 +77,7 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
   };
   int64_t k = 0;
   for (; k + kStep <= a.depth; k += kStep) {
-    for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 3);
+    for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 2);
     ahead += ahead_step;
 #pragma GCC unroll 4
     for (int u = 0; u < kStep / Tile::kDepth; ++u) step();
