@@ -51,7 +51,7 @@ inline float softmax_row(float* scores, const float* mask, int64_t keys) {
   const Vec limit = broadcast(reduce_max(largest));
   const int64_t padded = (keys + kLanes - 1) / kLanes * kLanes;
   const float sum = sum_over(padded, [=](int64_t j, int, Vec partial) {
-    const Vec power = exp_nonpositive(load(scores + j) - limit);
+    const Vec power = exp(load(scores + j) - limit);
     store(scores + j, power);
     return partial + power;
   });
