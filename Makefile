@@ -1,13 +1,16 @@
 # `make` lists the commands. Each sets up what it needs (.venv, build) the first time and is quick afterwards.
 PYTHON ?= python3
 WERROR ?= OFF
+ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-REQUIREMENTS := $(VENV)/.requirements-installed
+INSTALLED := $(VENV)/.installed
 BUILT := build/.built
 CMAKE_BUILD = build/cmake-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
+CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.inc' 'tests/*.h' 'tests/*.cc' 'tests/*.c')
+ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
 
 .PHONY: help demo test arm-test bench lint format build clean
 .DEFAULT_GOAL := help
@@ -16,11 +19,12 @@ help:  ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-9s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
-	$(BIN)/python -m squeezebert_kernels compare
+	$(BIN)/python -m squeezebert_kernels compare $(ARGS)
 
-test: $(BUILT)  ## build, then run the C++ tests and the Python tests
-	ctest --test-dir $(CMAKE_BUILD) --output-on-failure --no-tests=error
-	$(BIN)/python -m pytest tests
+test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU) and the Python tests
+	$(BIN)/ctest --test-dir $(CMAKE_BUILD) --output-on-failure --no-tests=error
+	$(if $(ARM_TOOLS),$(MAKE) arm-test,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static here")
+	$(BIN)/python -m pytest tests $(ARGS)
 
 # On the oldest core that we support, so that no newer instruction slips in, and on one that has everything.
 arm-test: export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -33,20 +37,19 @@ arm-test:  ## cross-compile for 64-bit Arm, then run the C++ tests under QEMU
 	for cpu in cortex-a53 max; do \
 	  QEMU_CPU=$$cpu ctest --test-dir build/aarch64 --output-on-failure --no-tests=error || exit 1; done
 
-bench: $(BUILT)  ## build, then run the benchmarks (make bench ARGS="--impl torch")
+bench: $(BUILT)  ## build, then run the benchmarks (say, make bench ARGS="--impl torch")
 	$(BIN)/python -m pytest bench $(ARGS)
 
-lint: $(REQUIREMENTS)  ## ruff, clang-format and mypy
+lint: $(INSTALLED)  ## ruff, clang-format and mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	git ls-files 'csrc/*.h' 'csrc/*.cc' 'tests/*.h' 'tests/*.cc' 'tests/*.c' \
-	  | xargs $(BIN)/clang-format --dry-run -Werror
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 
-format: $(REQUIREMENTS)  ## rewrite the sources the way lint wants them
+format: $(INSTALLED)  ## rewrite the sources the way lint wants them
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
-	git ls-files 'csrc/*.h' 'csrc/*.cc' 'tests/*.h' 'tests/*.cc' 'tests/*.c' | xargs $(BIN)/clang-format -i
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 build: $(BUILT)  ## build the libraries and install the package into .venv, editable
 
@@ -55,13 +58,13 @@ clean:  ## remove everything that was built, and .venv
 	rm -f squeezebert_kernels/*.so
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(REQUIREMENTS): requirements-dev.txt
+$(INSTALLED): requirements-dev.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the pinned dependencies into $(VENV): a minute or two, 2 GB of disk"
 	$(BIN)/python -m pip install -qq --requirement requirements-dev.txt
 	touch $@
 
-$(BUILT): $(REQUIREMENTS) $(SOURCES)
+$(BUILT): $(INSTALLED) $(SOURCES)
 	PATH="$(CURDIR)/$(BIN):$$PATH" CMAKE_ARGS="-DSQUEEZEBERT_BUILD_TESTS=ON -DSQUEEZEBERT_WERROR=$(WERROR)" \
-	  $(BIN)/python -m pip install --quiet --no-build-isolation --no-deps --editable .
+	  $(BIN)/python -m pip install -q --no-build-isolation --no-deps --editable .
 	mkdir -p $(@D) && touch $@

@@ -1,11 +1,13 @@
 """SqueezeBERT near the machine's limit: operators, models, and one line for a Hugging Face model.
 
-Models and `optimize` are imported when first asked for, so that ``import squeezebert_kernels`` costs little more than
-``import torch``.
+Importing this package registers ``torch.ops.squeezebert.*``. Models and `optimize` are imported when first asked for,
+so that ``import squeezebert_kernels`` costs little more than ``import torch``.
 """
 
 from importlib import import_module
 from typing import Any
+
+from . import ops
 
 __version__ = "0.1.0"
 
@@ -22,7 +24,7 @@ _LAZY = {
     "SqueezeBertForQuestionAnswering": "models",
 }
 
-__all__ = ["__version__", *_LAZY]
+__all__ = ["__version__", "ops", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
