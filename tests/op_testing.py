@@ -1,0 +1,278 @@
+"""What the tests of the operators share: inputs, layouts, and the contracts that the operators keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from python_ref import ops as reference
+from squeezebert_kernels import ops
+from tolerances import float32_bound
+
+# Around the edges of every register tile in use (6, 8, 12 and 14 rows, 16 and 32 lanes) and of a block of 128.
+TOKEN_COUNTS = (0, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 27, 28, 29, 30, 31, 32, 33, 127, 128, 129)
+
+
+def randn(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+def conv(out_channels: int, in_channels: int, groups: int, kernel_size: int | None = None) -> tuple[Tensor, Tensor]:
+    """A weight that keeps the size of activations, and a bias. kernel_size None: the 2-D form."""
+    fan_in = in_channels // groups * (kernel_size or 1)
+    shape = (
+        (out_channels, in_channels // groups)
+        if kernel_size is None
+        else (out_channels, in_channels // groups, kernel_size)
+    )
+    return randn(*shape) * fan_in**-0.5, randn(out_channels) * 0.3
+
+
+def layer_norm(channels: int) -> tuple[Tensor, Tensor]:
+    return 1.0 + randn(channels) * 0.3, randn(channels) * 0.3
+
+
+def layer_params(channels: int, inner: int, groups: Sequence[int], layers: int = 1) -> list[Tensor]:
+    """The `params` of `encoder`, with Conv1d-shaped weights, as Hugging Face's checkpoints have them."""
+    params: list[Tensor] = []
+    for _ in range(layers):
+        for i in range(3):
+            params += conv(channels, channels, groups[i], kernel_size=1)
+        params += (*conv(channels, channels, groups[3], kernel_size=1), *layer_norm(channels))
+        params += conv(inner, channels, groups[4], kernel_size=1)
+        params += (*conv(channels, inner, groups[5], kernel_size=1), *layer_norm(channels))
+    return params
+
+
+def pack_params(params: Sequence[Tensor], groups: Sequence[int]) -> list[Tensor]:
+    """`params` with its weights packed."""
+    group_of_slot = {0: 0, 2: 1, 4: 2, 6: 3, 10: 4, 12: 5}
+    return [
+        ops.pack_grouped_conv1x1(param, groups[group_of_slot[i % 16]]) if i % 16 in group_of_slot else param
+        for i, param in enumerate(params)
+    ]
+
+
+def layouts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """The same values behind other strides: rows far apart, channels far apart, every second row, an odd offset."""
+    yield "contiguous", tensor.contiguous()
+    wide = torch.zeros(*tensor.shape[:-1], tensor.shape[-1] + 5)
+    wide[..., 2:-3] = tensor
+    yield "rows far apart, offset by two", wide[..., 2:-3]
+    yield "channels first", tensor.transpose(-1, -2).contiguous().transpose(-1, -2)
+    doubled = tensor.repeat_interleave(2, dim=-1)
+    yield "every second channel", doubled[..., ::2]
+    if tensor.dim() > 1:
+        yield "every second row", tensor.repeat_interleave(2, dim=-2)[..., ::2, :]
+    if tensor.dim() > 2:
+        yield "tokens first", tensor.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """`value` with function(tensor) in place of every tensor, also in lists and dictionaries."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        return [map_tensors(function, v) for v in value]
+    if isinstance(value, dict):
+        return {key: map_tensors(function, v) for key, v in value.items()}
+    return value
+
+
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors in `value`, in order."""
+    found: list[Tensor] = []
+    map_tensors(found.append, value)
+    return found
+
+
+def exact(operator: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+    """What the reference gives for the same arguments in float64."""
+    wide = map_tensors(lambda t: t.double() if t.dtype == torch.float32 else t, arguments)
+    return getattr(reference, operator.__name__)(**wide)
+
+
+def assert_close(actual: Tensor, expected: Tensor, *reductions: int) -> None:
+    """float32 against float64, within the bound for a chain of reductions of these lengths. NaN equals NaN."""
+    assert actual.dtype == torch.float32
+    finite = expected[expected.isfinite()]
+    size = max(1.0, finite.abs().max().item()) if finite.numel() else 1.0
+    bound = float32_bound(*reductions, size=size)
+    torch.testing.assert_close(actual.double(), expected, rtol=0.0, atol=bound, equal_nan=True)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class OperatorContract:
+    """The contract of one operator; each test_<op>.py derives from it.
+
+    operator: the function of squeezebert_kernels.ops. reductions: the lengths of its chained reductions, for the bound.
+    """
+
+    operator: Callable[..., Tensor]
+    reductions: tuple[int, ...]
+
+    def arguments(self, tokens: int) -> dict[str, Any]:
+        """Arguments by name, with plain weights; their outputs have `tokens` rows per sequence."""
+        raise NotImplementedError
+
+    def pack(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments as inference gives them: with packed weights, where there are weights."""
+        return arguments
+
+    @property
+    def overload(self) -> Any:
+        return getattr(torch.ops.squeezebert, self.operator.__name__).default
+
+    def call(self, arguments: dict[str, Any]) -> Tensor:
+        return type(self).operator(**arguments)
+
+    def differentiable(self, tokens: int) -> dict[str, Any]:
+        def leaf(tensor: Tensor) -> Tensor:
+            return tensor.requires_grad_() if tensor.is_floating_point() else tensor
+
+        return map_tensors(leaf, self.arguments(tokens))
+
+    def test_output_is_fresh_and_contiguous(self) -> None:
+        arguments = self.arguments(7)
+        before = map_tensors(Tensor.clone, arguments)
+        output = self.call(arguments)
+        assert output.is_contiguous()
+        assert output.dtype == torch.float32
+        assert not output.requires_grad
+        for now, then in zip(tensors(arguments), tensors(before), strict=True):
+            assert torch.equal(now, then)
+
+    def test_thread_counts_give_the_same_bits(self) -> None:
+        arguments = self.pack(self.arguments(33))
+        outputs = []
+        for count in (1, 2, 4):
+            with threads(count):
+                outputs.append(self.call(arguments))
+        assert torch.equal(outputs[0], outputs[1])
+        assert torch.equal(outputs[0], outputs[2])
+
+    def test_opcheck(self) -> None:
+        torch.library.opcheck(self.overload, tuple(self.differentiable(5).values()))
+
+    def test_gradients_are_those_of_the_reference(self) -> None:
+        arguments = self.differentiable(5)
+        leaves = [t for t in tensors(arguments) if t.requires_grad]
+        output = self.call(arguments)
+        grad_output = torch.randn_like(output)
+        actual = torch.autograd.grad(output, leaves, grad_output)
+
+        wide = map_tensors(lambda t: t.detach().double().requires_grad_() if t.requires_grad else t, arguments)
+        wide_leaves = [t for t in tensors(wide) if t.requires_grad]
+        expected = torch.autograd.grad(exact(self.operator, wide), wide_leaves, grad_output.double())
+        for got, want in zip(actual, expected, strict=True):
+            assert got.shape == want.shape
+            assert_close(got, want, *self.reductions, *self.reductions)
+
+    def test_gradient_of_one_argument_alone(self) -> None:
+        arguments = self.arguments(3)
+        leaf = [t for t in tensors(arguments) if t.is_floating_point()][-1].requires_grad_()
+        self.call(arguments).sum().backward()
+        assert leaf.grad is not None
+        assert leaf.grad.shape == leaf.shape
+
+    def test_second_derivative_raises(self) -> None:
+        arguments = self.differentiable(3)
+        leaf = next(t for t in tensors(arguments) if t.requires_grad)
+        (gradient,) = torch.autograd.grad(self.call(arguments).square().sum(), leaf, create_graph=True)
+        with pytest.raises(RuntimeError, match=rf"squeezebert::{self.operator.__name__}: .*second derivative"):
+            gradient.sum().backward()
+
+    def test_compile_with_dynamic_shapes(self) -> None:
+        torch._dynamo.reset()
+        compiled = torch.compile(type(self).operator, fullgraph=True, dynamic=True, backend="aot_eager")
+        for tokens in (5, 9):
+            arguments = self.differentiable(tokens)
+            with torch._dynamo.config.patch(error_on_recompile=True):
+                output = compiled(**arguments)
+            assert torch.equal(output, self.call(arguments))
+        output.sum().backward()
+        gradients = [t.grad for t in tensors(arguments) if t.requires_grad]
+        eager = torch.autograd.grad(self.call(arguments).sum(), [t for t in tensors(arguments) if t.requires_grad])
+        for got, want in zip(gradients, eager, strict=True):
+            assert torch.equal(got, want)
+
+    def test_export(self) -> None:
+        operator, arguments = type(self).operator, self.pack(self.arguments(5))
+        rest = {name: value for name, value in arguments.items() if not isinstance(value, Tensor)}
+
+        class Module(torch.nn.Module):
+            def forward(self, given: dict[str, Tensor]) -> Tensor:
+                return operator(**given, **rest)
+
+        given = {name: value for name, value in arguments.items() if isinstance(value, Tensor)}
+        program = torch.export.export(Module(), (given,))
+        assert torch.equal(program.module()(given), self.call(arguments))
+
+    def test_autocast_computes_in_float32(self) -> None:
+        arguments = self.arguments(5)
+        lowered = map_tensors(lambda t: t.bfloat16() if t.is_floating_point() else t, arguments)
+        raised = map_tensors(lambda t: t.float() if t.is_floating_point() else t, lowered)
+        with torch.autocast("cpu"):
+            output = self.call(lowered)
+        assert output.dtype == torch.float32
+        assert torch.equal(output, self.call(raised))
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+    def test_other_dtypes_are_refused(self, dtype: torch.dtype) -> None:
+        for name, value in self.arguments(3).items():
+            if isinstance(value, Tensor) and value.dtype == torch.float32:
+                arguments = {**self.arguments(3), name: value.to(dtype)}
+                with pytest.raises(ValueError, match=rf"{name}: expected .*torch\.float32.*, got a {dtype} tensor"):
+                    self.call(arguments)
+
+    def test_devices_are_not_mixed(self) -> None:
+        arguments = self.arguments(3)
+        names = [name for name, value in arguments.items() if isinstance(value, Tensor)]
+        if len(names) == 1:
+            pytest.skip("one tensor cannot be on two devices")
+        arguments[names[-1]] = arguments[names[-1]].to("meta")
+        with pytest.raises(ValueError, match=rf"{names[-1]}: expected a tensor on cpu, .*got one on meta"):
+            self.call(arguments)
+
+    def test_meta_tensors_give_the_shape(self) -> None:
+        arguments = self.arguments(3)
+        output = self.call(map_tensors(lambda t: t if t.dtype == torch.int32 else t.to("meta"), arguments))
+        assert output.device.type == "meta"
+        assert output.shape == self.call(arguments).shape
+
+
+class PackedWeightsContract(OperatorContract):
+    """The contract of an operator that has weights."""
+
+    def pack(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def test_packed_weights_give_the_same_bits(self) -> None:
+        arguments = self.arguments(13)
+        assert torch.equal(self.call(self.pack(arguments)), self.call(arguments))
+
+    def test_opcheck_with_packed_weights(self) -> None:
+        torch.library.opcheck(self.overload, tuple(self.pack(self.arguments(5)).values()))
+
+    def test_packed_weights_are_not_differentiated(self) -> None:
+        """But inference does not have to switch gradients off."""
+        arguments = self.pack(self.arguments(3))
+        leaf = next(t for t in tensors(arguments) if t.is_floating_point()).requires_grad_()
+        output = self.call(arguments)
+        with pytest.raises(RuntimeError, match=rf"squeezebert::{self.operator.__name__}: .*: expected a plain weight"):
+            output.sum().backward()
+        assert leaf.grad is None
