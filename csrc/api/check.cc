@@ -15,8 +15,8 @@ squeezebert_status check_matrix(const char* name, const float* data, int64_t row
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " rows, got NULL", name, rows);
   }
   if (rows > 1 && stride < channels) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a stride of at least its %" PRId64 " channels, got %" PRId64,
-                name, channels, stride);
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                "%s: expected a stride of at least its %" PRId64 " channels, got %" PRId64, name, channels, stride);
   }
   return SQUEEZEBERT_OK;
 }
@@ -37,8 +37,8 @@ squeezebert_status check_offsets(const char* name, int64_t sequences, const int3
   for (int64_t s = 0; s < sequences; ++s) {
     if (offsets[s + 1] < offsets[s]) {
       return fail(SQUEEZEBERT_INVALID_ARGUMENT,
-                  "%s: expected offsets that never decrease, got %" PRId32 " after %" PRId32 " at sequence %" PRId64, name,
-                  offsets[s + 1], offsets[s], s);
+                  "%s: expected offsets that never decrease, got %" PRId32 " after %" PRId32 " at sequence %" PRId64,
+                  name, offsets[s + 1], offsets[s], s);
     }
   }
   return SQUEEZEBERT_OK;
@@ -74,8 +74,8 @@ squeezebert_status read_linear(const char* name, const squeezebert_linear* layer
   linear->bias = layer->bias;
   const squeezebert_conv_shape& shape = linear->weight.shape;
   if (in_channels != 0 && shape.in_channels != in_channels) {
-    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a weight of %" PRId64 " input channels, got %" PRId64, name, in_channels,
-                shape.in_channels);
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a weight of %" PRId64 " input channels, got %" PRId64, name,
+                in_channels, shape.in_channels);
   }
   if (out_channels != 0 && shape.out_channels != out_channels) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a weight of %" PRId64 " output channels, got %" PRId64, name,

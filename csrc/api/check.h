@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "engine/encoder.h"
+#include "engine/steps.h"
 
 namespace squeezebert {
 

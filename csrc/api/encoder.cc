@@ -1,6 +1,7 @@
 // The C API: the encoder.
+#include "engine/encoder.h"
+
 #include <cinttypes>
-#include <cmath>
 #include <cstdio>
 #include <new>
 
@@ -53,8 +54,8 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
     }
   }
   if (shape->heads < 1 || channels % shape->heads != 0) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "heads: expected a divisor of %" PRId64 " channels, got %" PRId64, channels,
-                shape->heads);
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "heads: expected a divisor of %" PRId64 " channels, got %" PRId64,
+                channels, shape->heads);
   }
   const int64_t tokens = shape->cu_seqlens[shape->sequences];
   int64_t output_rows = tokens;
@@ -73,8 +74,7 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
   e.shape = *shape;
   e.layer_count = layer_count;
   e.channels = channels;
-  e.scale = 1.0f / std::sqrt(static_cast<float>(channels / shape->heads));
   e.mask = mask;
   e.layers = decoded;
-  return encoder(*context, e, {input, input_stride}, {output, output_stride});
+  return run_encoder(*context, e, {input, input_stride}, {output, output_stride});
 }

@@ -22,16 +22,21 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
     SQUEEZEBERT_TRY(check_matrix("residual", residual.data, tokens, shape.out_channels, residual.stride));
   }
   const ConvStep step{&linear, {input, input_stride}, {output, output_stride}, residual, gelu};
-  run_conv(*context, tokens, &step, 1);
+  run_conv(context->workers, tokens, &step, 1);
   *out_channels = shape.out_channels;
   return SQUEEZEBERT_OK;
+}
+
+// `floats` of the context's working memory; null, with the error set, when there is none to be had.
+float* memory_for(squeezebert_context* context, int64_t floats) {
+  return static_cast<float*>(context->working.reserve(static_cast<size_t>(floats) * sizeof(float)));
 }
 
 squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {
   for (int64_t t = 0; t < tokens; ++t) {
     if (ids[t] < 0 || ids[t] >= rows) {
-      return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected 0 to %" PRId64 ", got %" PRId64 " at token %" PRId64, name,
-                  rows - 1, ids[t], t);
+      return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected 0 to %" PRId64 ", got %" PRId64 " at token %" PRId64,
+                  name, rows - 1, ids[t], t);
     }
   }
   return SQUEEZEBERT_OK;
@@ -62,11 +67,12 @@ squeezebert_status squeezebert_grouped_conv1x1_add_layer_norm(squeezebert_contex
                                                               const squeezebert_layer_norm* layer_norm, float* output,
                                                               int64_t output_stride) {
   SQUEEZEBERT_TRY(check_layer_norm("layer_norm", layer_norm));
-  if (tokens > 0 && !residual) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "residual: expected %" PRId64 " rows, got NULL", tokens);
+  if (tokens > 0 && !residual)
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "residual: expected %" PRId64 " rows, got NULL", tokens);
   int64_t channels = 0;
   SQUEEZEBERT_TRY(conv1x1(context, tokens, input, input_stride, layer, false, {residual, residual_stride}, output,
                           output_stride, &channels));
-  run_layer_norm(*context, tokens, channels, {output, output_stride}, *layer_norm);
+  run_layer_norm(context->workers, tokens, channels, {output, output_stride}, *layer_norm);
   return SQUEEZEBERT_OK;
 }
 
@@ -80,14 +86,14 @@ squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int6
   const int64_t tokens = cu_seqlens[sequences];
   SQUEEZEBERT_TRY(check_matrix("input", input, tokens, linear.weight.shape.in_channels, input_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, tokens, linear.weight.shape.out_channels, output_stride));
-  run_conv1d(*context, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride});
+  run_conv1d(context->workers, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride});
   return SQUEEZEBERT_OK;
 }
 
 squeezebert_status squeezebert_attention(squeezebert_context* context, const squeezebert_attention_shape* shape,
-                                         const float* query, int64_t query_stride, const float* key,
-                                         int64_t key_stride, const float* value, int64_t value_stride,
-                                         const squeezebert_mask* mask, float* output, int64_t output_stride) {
+                                         const float* query, int64_t query_stride, const float* key, int64_t key_stride,
+                                         const float* value, int64_t value_stride, const squeezebert_mask* mask,
+                                         float* output, int64_t output_stride) {
   SQUEEZEBERT_TRY(check_context(context));
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
@@ -101,8 +107,12 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
   SQUEEZEBERT_TRY(check_matrix("key", key, keys, channels, key_stride));
   SQUEEZEBERT_TRY(check_matrix("value", value, keys, channels, value_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, queries, channels, output_stride));
-  return attention(*context, *active_kernels(),
-                   {*shape, {query, query_stride}, {key, key_stride}, {value, value_stride}, mask, {output, output_stride}});
+  const Kernels& kernels = *active_kernels();
+  float* const memory = memory_for(context, attention_floats(context->workers, kernels, *shape));
+  if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
+  run_attention(context->workers, kernels, {*shape, mask}, {query, query_stride}, {key, key_stride},
+                {value, value_stride}, {output, output_stride}, memory);
+  return SQUEEZEBERT_OK;
 }
 
 squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* context,
@@ -129,8 +139,12 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
   const int64_t tokens = shape->query_offsets[shape->sequences];
   SQUEEZEBERT_TRY(check_matrix("input", input, tokens, in_channels, input_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, tokens, channels, output_stride));
-  return qkv_attention(*context, {&linear[0], &linear[1], &linear[2], *shape, mask}, {input, input_stride},
-                       {output, output_stride});
+  const Projections projections{&linear[0], &linear[1], &linear[2]};
+  float* const memory = memory_for(context, qkv_attention_floats(context->workers, projections, *shape));
+  if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
+  const Rows x{input, input_stride};
+  run_qkv_attention(context->workers, projections, {*shape, mask}, x, x, {output, output_stride}, memory);
+  return SQUEEZEBERT_OK;
 }
 
 squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t tokens, const float* input,
@@ -148,7 +162,11 @@ squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t
   SQUEEZEBERT_TRY(read_linear("output_layer", output_layer, shape.out_channels, shape.in_channels, &second));
   SQUEEZEBERT_TRY(check_matrix("input", input, tokens, shape.in_channels, input_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, tokens, shape.in_channels, output_stride));
-  return ffn(*context, tokens, {&first, &second, layer_norm}, {input, input_stride}, {output, output_stride});
+  const Ffn ffn{&first, &second, layer_norm};
+  float* const memory = memory_for(context, ffn_floats(context->workers, tokens, ffn));
+  if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
+  run_ffn(context->workers, tokens, ffn, {input, input_stride}, {output, output_stride}, memory);
+  return SQUEEZEBERT_OK;
 }
 
 squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context, int64_t tokens,
@@ -162,12 +180,14 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "embeddings: expected three tables, got NULL");
   }
   if (embeddings->channels < 1 || embeddings->token_types < 1) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "embeddings: expected at least one channel and token type, got %" PRId64 " and %" PRId64,
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                "embeddings: expected at least one channel and token type, got %" PRId64 " and %" PRId64,
                 embeddings->channels, embeddings->token_types);
   }
   SQUEEZEBERT_TRY(check_layer_norm("layer_norm", &embeddings->layer_norm));
   if (tokens > 0 && (!input_ids || !position_ids)) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "input_ids, position_ids: expected %" PRId64 " of each, got NULL", tokens);
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "input_ids, position_ids: expected %" PRId64 " of each, got NULL",
+                tokens);
   }
   SQUEEZEBERT_TRY(check_matrix("output", output, tokens, embeddings->channels, output_stride));
   SQUEEZEBERT_TRY(check_ids("input_ids", input_ids, tokens, embeddings->vocabulary));
@@ -175,7 +195,8 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
   if (token_type_ids) {
     SQUEEZEBERT_TRY(check_ids("token_type_ids", token_type_ids, tokens, embeddings->token_types));
   }
-  run_embedding(*context, tokens, input_ids, token_type_ids, position_ids, *embeddings, {output, output_stride});
+  run_embedding(context->workers, tokens, input_ids, token_type_ids, position_ids, *embeddings,
+                {output, output_stride});
   return SQUEEZEBERT_OK;
 }
 

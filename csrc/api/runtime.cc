@@ -35,7 +35,9 @@ squeezebert_status squeezebert_measure_peak(double seconds, double* gflops) {
   const Kernels* kernels = active_kernels();
   if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
   using Clock = std::chrono::steady_clock;
-  const auto elapsed = [](Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); };
+  const auto elapsed = [](Clock::time_point from) {
+    return std::chrono::duration<double>(Clock::now() - from).count();
+  };
   // Some milliseconds a run, so that the clock and one interruption do not matter; the best run is the machine's.
   constexpr double kRunSeconds = 2e-3;
   int64_t rounds = 16;
@@ -60,8 +62,7 @@ squeezebert_status squeezebert_context_create(squeezebert_parallel_for parallel_
   if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected where to put it, got NULL");
   *context = new (std::nothrow) squeezebert_context;
   if (!*context) return fail(SQUEEZEBERT_OUT_OF_MEMORY, "context: out of memory");
-  (*context)->parallel_for = parallel_for ? parallel_for : pool_parallel_for;
-  (*context)->host = host;
+  (*context)->workers = {parallel_for ? parallel_for : pool_parallel_for, host, 1};
   const squeezebert_status status = squeezebert_context_set_workers(*context, workers);
   if (status != SQUEEZEBERT_OK) {
     delete *context;
@@ -78,11 +79,11 @@ squeezebert_status squeezebert_context_set_workers(squeezebert_context* context,
   if (workers < 1 || workers > kMost) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %" PRId32 ", got %" PRId32, kMost, workers);
   }
-  context->workers = workers;
+  context->workers.count = workers;
   return SQUEEZEBERT_OK;
 }
 
-int32_t squeezebert_context_workers(const squeezebert_context* context) { return context ? context->workers : 0; }
+int32_t squeezebert_context_workers(const squeezebert_context* context) { return context ? context->workers.count : 0; }
 
 size_t squeezebert_context_memory(const squeezebert_context* context) {
   return context ? context->working.bytes() + context->layers.bytes() : 0;
@@ -109,7 +110,8 @@ squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const f
   SQUEEZEBERT_TRY(squeezebert_packed_size(shape, &expected));
   if (!weight) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected a weight, got NULL");
   if (!packed || bytes < expected) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected, packed ? bytes : 0);
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
+                packed ? bytes : 0);
   }
   pack(*active_kernels(), *shape, weight, packed);
   return SQUEEZEBERT_OK;

@@ -33,8 +33,9 @@ uint64_t checksum(const Header& header) {  // FNV-1a
 squeezebert_status check_shape(const squeezebert_conv_shape& s) {
   constexpr int64_t kMost = INT32_MAX;
   if (s.out_channels < 1 || s.in_channels < 1 || s.out_channels > kMost || s.in_channels > kMost) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected 1 to 2^31 - 1 channels, got %" PRId64 " in and %" PRId64 " out",
-                s.in_channels, s.out_channels);
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                "shape: expected 1 to 2^31 - 1 channels, got %" PRId64 " in and %" PRId64 " out", s.in_channels,
+                s.out_channels);
   }
   if (s.groups < 1 || s.in_channels % s.groups != 0 || s.out_channels % s.groups != 0) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT,
@@ -76,8 +77,8 @@ void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const flo
       for (int64_t column = 0; column < group_columns; column += kernels.panel_columns) {
         const int64_t left = group_columns - column;
         kernels.pack_panel(source + (group * group_columns + column) * stride + tap, stride, shape.kernel_size,
-                           weight.depth(), static_cast<int>(left < kernels.panel_columns ? left : kernels.panel_columns),
-                           panel);
+                           weight.depth(),
+                           static_cast<int>(left < kernels.panel_columns ? left : kernels.panel_columns), panel);
         panel += weight.depth() * kernels.panel_columns;
       }
     }
@@ -90,7 +91,8 @@ squeezebert_status read_pack(const char* argument, const void* packed, size_t by
   if (!packed) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a packed weight, got NULL", argument);
   Header header;
   if (bytes < sizeof header) {
-    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got %zu bytes, less than its header", argument, bytes);
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got %zu bytes, less than its header", argument,
+                bytes);
   }
   std::memcpy(&header, packed, sizeof header);
   if (std::memcmp(header.magic, kMagic, sizeof header.magic) != 0 || header.checksum != checksum(header)) {
@@ -101,9 +103,10 @@ squeezebert_status read_pack(const char* argument, const void* packed, size_t by
                 header.version);
   }
   if (header.isa != kernels->id || header.panel_columns != static_cast<uint32_t>(kernels->panel_columns)) {
-    return fail(SQUEEZEBERT_BAD_PACK,
-                "%s: expected a weight packed for %s, got one for ISA number %u with panels of %u: pack the weight again",
-                argument, kernels->name, header.isa, header.panel_columns);
+    return fail(
+        SQUEEZEBERT_BAD_PACK,
+        "%s: expected a weight packed for %s, got one for ISA number %u with panels of %u: pack the weight again",
+        argument, kernels->name, header.isa, header.panel_columns);
   }
   const size_t expected = packed_bytes(*kernels, header.shape);
   if (bytes < expected) {

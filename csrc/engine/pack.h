@@ -9,8 +9,8 @@
 
 namespace squeezebert {
 
-// A packed weight after its header was checked. Panels follow tap by tap, group by group, each depth x kernels->panel_columns
-// floats, k-major.
+// A packed weight after its header was checked. Panels follow tap by tap, group by group, each depth x
+// kernels->panel_columns floats, k-major.
 struct Weight {
   const Kernels* kernels = nullptr;
   squeezebert_conv_shape shape{};

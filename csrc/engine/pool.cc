@@ -60,8 +60,8 @@ class Pool {
     }
   }
 
-  // A ticket is the job's number above the next part's. A thread that wakes late finds another number, or no part left, and
-  // touches nothing: nobody waits for it. Once it holds a part, the job stays until that part is finished.
+  // A ticket is the job's number above the next part's. A thread that wakes late finds another number, or no part left,
+  // and touches nothing: nobody waits for it. Once it holds a part, the job stays until that part is finished.
   void take_parts(uint64_t job) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (ticket >> 32 == job) {
@@ -74,8 +74,8 @@ class Pool {
     }
   }
 
-  // An encoder pass hands out some 70 jobs a few tens of microseconds apart; a thread that slept in between would wake too
-  // late for many of them, so it looks for the next job a while before it sleeps.
+  // An encoder pass hands out some 70 jobs a few tens of microseconds apart; a thread that slept in between would wake
+  // too late for many of them, so it looks for the next job a while before it sleeps.
   void serve() {
     uint64_t seen = 0;
     const auto another = [&] { return ticket_.load(std::memory_order_acquire) >> 32 != seen; };
@@ -111,8 +111,8 @@ class Pool {
   int32_t threads_ = 0;
 };
 
-// Never destroyed: its threads are detached and may outlive every static. After a fork the child leaves the parent's pool
-// where it is, for its threads and perhaps its locks are the parent's, and makes another.
+// Never destroyed: its threads are detached and may outlive every static. After a fork the child leaves the parent's
+// pool where it is, for its threads and perhaps its locks are the parent's, and makes another.
 std::atomic<Pool*> g_pool{nullptr};
 std::once_flag g_fork_handler;
 

@@ -11,8 +11,8 @@ __attribute__((format(printf, 2, 3))) squeezebert_status fail(squeezebert_status
 const char* last_error();
 
 // Returns from the enclosing function with any status but OK.
-#define SQUEEZEBERT_TRY(call)                                                          \
-  do {                                                                                 \
+#define SQUEEZEBERT_TRY(call)                                                           \
+  do {                                                                                  \
     if (const squeezebert_status tried = (call); tried != SQUEEZEBERT_OK) return tried; \
   } while (0)
 

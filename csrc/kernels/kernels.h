@@ -7,8 +7,8 @@
 
 namespace squeezebert {
 
-// One panel of a matrix product: c[rows x columns] = x[rows x depth] * panel[depth x columns], and what follows it while
-// the tile is still in registers or in L1. See kernels/grouped_conv1x1/kernel.h.
+// One panel of a matrix product: c[rows x columns] = x[rows x depth] * panel[depth x columns], and what follows it
+// while the tile is still in registers or in L1. See kernels/grouped_conv1x1/kernel.h.
 struct PanelArgs {
   int64_t rows = 0;
   int64_t depth = 0;

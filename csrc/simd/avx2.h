@@ -68,8 +68,8 @@ inline float reduce_max(Vec x) {
   return _mm_cvtss_f32(s);
 }
 
-// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane takes
-// four rows and is transposed by itself.
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane
+// takes four rows and is transposed by itself.
 inline void load_transposed(const float* p, ptrdiff_t stride, Vec columns[4]) {
   __m256 rows[4];
 #pragma GCC unroll 4

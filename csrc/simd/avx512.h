@@ -11,8 +11,8 @@ struct Vec {
   __m512 v;
 };
 
-// The register tile of the micro-kernel, kRows x (kVectors * kLanes). 14 x 32: 28 accumulators + 2 weights + 1 broadcast
-// are 31 of 32 registers, and 28 FMAs ask for 16 loads, within what two load ports give to two FMA ports.
+// The register tile of the micro-kernel, kRows x (kVectors * kLanes). 14 x 32: 28 accumulators + 2 weights + 1
+// broadcast are 31 of 32 registers, and 28 FMAs ask for 16 loads, within what two load ports give to two FMA ports.
 struct Tile {
   static constexpr int kRows = 14;
   static constexpr int kVectors = 2;
@@ -46,16 +46,17 @@ inline Vec scale_by_power_of_two(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n
 inline float reduce_add(Vec x) { return _mm512_reduce_add_ps(x.v); }
 inline float reduce_max(Vec x) { return _mm512_reduce_max_ps(x.v); }
 
-// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane takes
-// four rows and is transposed by itself.
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane
+// takes four rows and is transposed by itself.
 inline void load_transposed(const float* p, ptrdiff_t stride, Vec columns[4]) {
   __m512 rows[4];
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     const float* row = p + i * stride;
-    const __m256 low = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
-    const __m256 high =
-        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row + 8 * stride)), _mm_loadu_ps(row + 12 * stride), 1);
+    const __m256 low =
+        _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
+    const __m256 high = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row + 8 * stride)),
+                                             _mm_loadu_ps(row + 12 * stride), 1);
     rows[i] = _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
   }
   const __m512 a = _mm512_unpacklo_ps(rows[0], rows[1]);

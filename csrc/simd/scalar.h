@@ -1,5 +1,5 @@
-// The scalar "vector": one float, plain C++. The same kernels, instantiated with it, are the oracle of every other ISA and
-// the path of any CPU. Included once, by isa/scalar.cc.
+// The scalar "vector": one float, plain C++. The same kernels, instantiated with it, are the oracle of every other ISA
+// and the path of any CPU. Included once, by isa/scalar.cc.
 #pragma once
 
 #include <math.h>

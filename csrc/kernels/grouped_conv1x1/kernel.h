@@ -118,11 +118,11 @@ void tile_of(int64_t rows, const PanelArgs& a, int64_t first_row, const char* ah
 }
 
 inline void grouped_conv1x1_panel(const PanelArgs& a) {
-  // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x 14
-  // and a 2 that would run at a seventh of the rate.
+  // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x
+  // 14 and a 2 that would run at a seventh of the rate.
   const int64_t tiles = (a.rows + Tile::kRows - 1) / Tile::kRows;
-  // The panels of a layer, and usually of the next layer, follow each other in memory. Each tile fetches its share of the
-  // panel after this one into L2, spread over its steps; without it the first tile of every panel waits for memory.
+  // The panels of a layer, and usually of the next layer, follow each other in memory. Each tile fetches its share of
+  // the panel after this one into L2, spread over its steps; without it the first tile of every panel waits for memory.
   constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
   const char* ahead = reinterpret_cast<const char*>(a.panel + a.depth * Tile::kColumns);
   const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;
@@ -132,9 +132,10 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
   }
 }
 
-// Four columns of k at a time where a row's values are neighbours (a weight, or keys), a plain copy where a column's are
-// (values), one by one otherwise (the taps of a wider kernel).
-inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns, float* panel) {
+// Four columns of k at a time where a row's values are neighbours (a weight, or keys), a plain copy where a column's
+// are (values), one by one otherwise (the taps of a wider kernel).
+inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns,
+                       float* panel) {
   constexpr int kLanes = Vec::kLanes;
   const int whole = step == 1 ? columns / kLanes * kLanes : 0;
   const int64_t depth4 = depth / 4 * 4;

@@ -42,17 +42,19 @@ inline void layer_norm_row(const float* x, const float* weight, const float* bia
   const float count = static_cast<float>(channels);
   const float mean = sum_over(channels, [=](int64_t c, int n, Vec sum) { return sum + load_some(x + c, n); }) / count;
   // Lanes past the end hold mean itself, so that they add nothing.
-  const float variance = sum_over(channels, [=](int64_t c, int n, Vec sum) {
-                           if (n < Vec::kLanes) {
-                             float padded[Vec::kLanes];
-                             store(padded, broadcast(mean));
-                             store_partial(padded, load_partial(x + c, n), n);
-                             const Vec tail = load(padded) - broadcast(mean);
-                             return fma(tail, tail, sum);
-                           }
-                           const Vec distance = load(x + c) - broadcast(mean);
-                           return fma(distance, distance, sum);
-                         }) / count;
+  const float variance = sum_over(channels,
+                                  [=](int64_t c, int n, Vec sum) {
+                                    if (n < Vec::kLanes) {
+                                      float padded[Vec::kLanes];
+                                      store(padded, broadcast(mean));
+                                      store_partial(padded, load_partial(x + c, n), n);
+                                      const Vec tail = load(padded) - broadcast(mean);
+                                      return fma(tail, tail, sum);
+                                    }
+                                    const Vec distance = load(x + c) - broadcast(mean);
+                                    return fma(distance, distance, sum);
+                                  }) /
+                         count;
   const float scale = 1.0f / sqrtf(variance + epsilon);
   for (int64_t c = 0; c < channels; c += Vec::kLanes) {
     const int n = static_cast<int>(channels - c < Vec::kLanes ? channels - c : Vec::kLanes);

@@ -1,0 +1,193 @@
+#include <algorithm>
+
+#include "engine/steps.h"
+
+namespace squeezebert {
+
+namespace {
+
+int64_t longest(const int32_t* offsets, int64_t first, int64_t last) {
+  int64_t most = 0;
+  for (int64_t s = first; s < last; ++s) most = std::max<int64_t>(most, offsets[s + 1] - offsets[s]);
+  return most;
+}
+
+int64_t scratch_floats(const Kernels& kernels, const squeezebert_attention_shape& shape) {
+  return whole_lines(
+      static_cast<int64_t>(kernels.attention_scratch(longest(shape.key_offsets, 0, shape.sequences), shape.head_size)));
+}
+
+// Part `part` of `parts` of the queries of one sequence, for one head.
+struct HeadTask {
+  int64_t sequence = 0;
+  int64_t head = 0;
+  int64_t part = 0;
+  int64_t parts = 1;
+};
+
+// query, key, value and output begin with the sequence's own first row.
+void attend(const Kernels& kernels, const Attention& a, HeadTask task, Rows query, Rows key, Rows value,
+            MutableRows output, float* scratch) {
+  const squeezebert_attention_shape& shape = a.shape;
+  const int64_t channel = task.head * shape.head_size;
+  const Split queries{shape.query_offsets[task.sequence + 1] - shape.query_offsets[task.sequence], task.parts};
+  const int64_t first = queries.begin(task.part);
+  AttentionArgs args;
+  args.query_rows = queries.begin(task.part + 1) - first;
+  if (args.query_rows == 0) return;
+  args.key_rows = shape.key_offsets[task.sequence + 1] - shape.key_offsets[task.sequence];
+  args.head_size = shape.head_size;
+  args.query = query.at(first, channel);
+  args.query_stride = query.stride;
+  args.key = key.at(0, channel);
+  args.key_stride = key.stride;
+  args.value = value.at(0, channel);
+  args.value_stride = value.stride;
+  if (a.mask) {
+    args.mask = a.mask->data + task.sequence * a.mask->sequence_stride + task.head * a.mask->head_stride +
+                first * a.mask->query_stride;
+    args.mask_stride = a.mask->query_stride;
+  }
+  args.scale = shape.scale;
+  args.output = output.at(first, channel);
+  args.output_stride = output.stride;
+  args.scratch = scratch;
+  kernels.attention(args);
+}
+
+// Sequences are bundled until they have kRowBlock tokens together, so that short ones share a pass over the weights.
+int64_t bundle_end(const squeezebert_attention_shape& shape, int64_t first) {
+  int64_t last = first + 1;
+  while (last < shape.sequences && shape.key_offsets[last + 1] - shape.key_offsets[first] <= kRowBlock) ++last;
+  return last;
+}
+
+// What a task needs to run projections and attention of one group of one bundle from end to end.
+struct FusedPlan {
+  bool fused = false;
+  int64_t bundles = 0;
+  int64_t groups = 1;
+  int64_t rows = 0;    // of the largest bundle
+  int64_t stride = 0;  // of one group's queries, keys and values
+  int64_t floats = 0;  // for each worker
+};
+
+// Longer sequences than this go step by step: Q, K and V of one group of 1024 tokens are 2.5 MiB, beyond L2.
+constexpr int64_t kFusedRows = 1024;
+
+FusedPlan plan_fused(const Workers& workers, const Projections& p, const squeezebert_attention_shape& shape) {
+  FusedPlan plan;
+  plan.groups = p.query->weight.shape.groups;
+  // Group g of all three projections makes the same heads, and only those.
+  const bool lines_up = p.key->weight.shape.groups == plan.groups && p.value->weight.shape.groups == plan.groups &&
+                        shape.heads % plan.groups == 0;
+  const int64_t tokens = shape.key_offsets[shape.sequences];
+  if (!lines_up || shape.query_offsets[shape.sequences] != tokens) return plan;
+  for (int64_t s = 0; s < shape.sequences; ++plan.bundles) {
+    const int64_t end = bundle_end(shape, s);
+    plan.rows = std::max<int64_t>(plan.rows, shape.key_offsets[end] - shape.key_offsets[s]);
+    s = end;
+  }
+  plan.fused = plan.rows <= kFusedRows && enough_tasks(workers, plan.bundles * plan.groups);
+  plan.stride = padded_stride(p.query->weight.group_columns());
+  plan.floats = 3 * plan.rows * plan.stride + scratch_floats(*p.query->weight.kernels, shape);
+  return plan;
+}
+
+// Group by group, so that a group's weights (432 KiB of SqueezeBERT's) stay in L2 from bundle to bundle.
+void run_fused(const Workers& workers, const FusedPlan& plan, const Projections& p, const Attention& a, Rows x,
+               MutableRows output, float* memory) {
+  const squeezebert_attention_shape& shape = a.shape;
+  auto* const bundles = reinterpret_cast<int32_t*>(memory);  // the first sequence of each
+  bundles[0] = 0;
+  for (int64_t b = 0; b < plan.bundles; ++b) bundles[b + 1] = static_cast<int32_t>(bundle_end(shape, bundles[b]));
+  float* const scratch = memory + whole_lines(plan.bundles + 1);
+
+  const Linear* const layers[3] = {p.query, p.key, p.value};
+  const Weight& weight = p.query->weight;
+  const int64_t panels = weight.group_panels();
+  const int64_t heads = shape.heads / plan.groups;
+  for_each_task(workers, plan.bundles * plan.groups, [&](int64_t task, int32_t worker) {
+    const int64_t group = task / plan.bundles;
+    const int32_t* const bundle = bundles + task % plan.bundles;
+    const int64_t row = shape.key_offsets[bundle[0]];
+    const int64_t rows = shape.key_offsets[bundle[1]] - row;
+    float* const mine = scratch + worker * plan.floats;
+    MutableRows projected[3];
+    for (int i = 0; i < 3; ++i) {
+      projected[i] = {mine + i * plan.rows * plan.stride, plan.stride, group * weight.group_columns()};
+      const ConvStep step{layers[i], x.from(row), projected[i], {}, false, false};
+      conv_panels(step, rows, group * panels, (group + 1) * panels);
+    }
+    float* const head_scratch = mine + 3 * plan.rows * plan.stride;
+    for (int64_t s = bundle[0]; s < bundle[1]; ++s) {
+      const int64_t begin = shape.key_offsets[s];
+      for (int64_t h = group * heads; h < (group + 1) * heads; ++h) {
+        attend(*weight.kernels, a, {s, h}, projected[0].from(begin - row), projected[1].from(begin - row),
+               projected[2].from(begin - row), output.from(begin), head_scratch);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+int64_t attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape) {
+  return workers.count * scratch_floats(kernels, shape);
+}
+
+void run_attention(const Workers& workers, const Kernels& kernels, const Attention& a, Rows query, Rows key, Rows value,
+                   MutableRows output, float* memory) {
+  const int64_t scratch = scratch_floats(kernels, a.shape);
+  const int64_t pairs = a.shape.sequences * a.shape.heads;
+  if (pairs == 0) return;
+  // One task per sequence and head; when those are too few, queries are split too (each part packs the keys for
+  // itself).
+  const int64_t parts = enough_tasks(workers, pairs) ? 1 : (2 * workers.count + pairs - 1) / pairs;
+  for_each_task(workers, pairs * parts, [&](int64_t task, int32_t worker) {
+    const int64_t s = task / parts / a.shape.heads;
+    const int64_t first_query = a.shape.query_offsets[s];
+    const int64_t first_key = a.shape.key_offsets[s];
+    attend(kernels, a, {s, task / parts % a.shape.heads, task % parts, parts}, query.from(first_query),
+           key.from(first_key), value.from(first_key), output.from(first_query), memory + worker * scratch);
+  });
+}
+
+int64_t qkv_attention_floats(const Workers& workers, const Projections& p, const squeezebert_attention_shape& shape) {
+  const FusedPlan plan = plan_fused(workers, p, shape);
+  if (plan.fused) return whole_lines(plan.bundles + 1) + workers.count * plan.floats;
+  return unfused_qkv_attention_floats(workers, p, shape);
+}
+
+int64_t unfused_qkv_attention_floats(const Workers& workers, const Projections& p,
+                                     const squeezebert_attention_shape& shape) {
+  return 3 * shape.key_offsets[shape.sequences] * padded_stride(shape.heads * shape.head_size) +
+         attention_floats(workers, *p.query->weight.kernels, shape);
+}
+
+void run_qkv_attention(const Workers& workers, const Projections& p, const Attention& a, Rows x_query, Rows x,
+                       MutableRows output, float* memory) {
+  const squeezebert_attention_shape& shape = a.shape;
+  const Kernels& kernels = *p.query->weight.kernels;
+  const int64_t queries = shape.query_offsets[shape.sequences];
+  const int64_t tokens = shape.key_offsets[shape.sequences];
+  const FusedPlan plan = plan_fused(workers, p, shape);
+  if (plan.fused) return run_fused(workers, plan, p, a, x, output, memory);
+
+  const ptrdiff_t stride = padded_stride(shape.heads * shape.head_size);
+  const MutableRows query{memory, stride};
+  const MutableRows key{query.data + tokens * stride, stride};
+  const MutableRows value{key.data + tokens * stride, stride};
+  const ConvStep steps[3] = {{p.query, x_query, query, {}, false, false},
+                             {p.key, x, key, {}, false, false},
+                             {p.value, x, value, {}, false, false}};
+  if (queries == tokens) {
+    run_conv(workers, tokens, steps, 3);
+  } else {
+    run_conv(workers, queries, steps, 1);
+    run_conv(workers, tokens, steps + 1, 2);
+  }
+  run_attention(workers, kernels, a, query, key, value, output, value.data + tokens * stride);
+}
+
+}  // namespace squeezebert
