@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 BUILT := build/.built
-CMAKE_BUILD = build/cmake-$(shell $(BIN)/python -c 'import sys; print(sys.implementation.cache_tag)')
+export SQUEEZEBERT_BUILD_DIR := $(CURDIR)/build/cmake
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.inc' 'tests/*.h' 'tests/*.cc' 'tests/*.c')
 ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
@@ -22,7 +22,7 @@ demo: $(BUILT)  ## build, then compare this library with its peers on this machi
 	$(BIN)/python -m squeezebert_kernels compare $(ARGS)
 
 test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU) and the Python tests
-	$(BIN)/ctest --test-dir $(CMAKE_BUILD) --output-on-failure --no-tests=error
+	$(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) --output-on-failure --no-tests=error
 	$(if $(ARM_TOOLS),$(MAKE) arm-test,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static here")
 	$(BIN)/python -m pytest tests $(ARGS)
 

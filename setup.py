@@ -1,6 +1,8 @@
 """Builds the package's three binaries with CMake; everything else about the package is in pyproject.toml.
 
-``CMAKE_ARGS`` in the environment is handed on to CMake; ``CMAKE_BUILD_PARALLEL_LEVEL`` limits the jobs.
+From the environment: ``CMAKE_ARGS`` is handed on to CMake, ``CMAKE_BUILD_PARALLEL_LEVEL`` limits the jobs, and
+``SQUEEZEBERT_BUILD_DIR`` is where CMake builds (setuptools' own temporary folder otherwise). What is there is used
+again, so only what changed is compiled.
 """
 
 from __future__ import annotations
@@ -17,8 +19,6 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = "squeezebert_kernels"
-# One build folder per interpreter, kept between builds so that only what changed is compiled.
-BUILD = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
 
 
 class CMakeBuild(build_ext):
@@ -28,6 +28,9 @@ class CMakeBuild(build_ext):
     """
 
     def run(self) -> None:
+        # cmake and ninja may be beside a Python that is called by its path, without `activate`.
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
+        build = Path(os.environ.get("SQUEEZEBERT_BUILD_DIR") or self.build_temp).resolve()
         ninja = shutil.which("ninja")
         generator = ["-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={ninja}"] if ninja else []
         definitions = {
@@ -39,9 +42,9 @@ class CMakeBuild(build_ext):
         arguments = [f"-D{name}={value}" for name, value in definitions.items()]
         arguments += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         jobs = os.environ.get("CMAKE_BUILD_PARALLEL_LEVEL") or str(self.parallel or os.cpu_count() or 1)
-        cmake("-S", ROOT, "-B", BUILD, *generator, *arguments)
-        cmake("--build", BUILD, "--parallel", jobs)
-        cmake("--install", BUILD, "--component", "python", "--prefix", self.package_folder())
+        cmake("-S", ROOT, "-B", build, *generator, *arguments)
+        cmake("--build", build, "--parallel", jobs)
+        cmake("--install", build, "--component", "python", "--prefix", self.package_folder())
 
     def package_folder(self) -> Path:
         return ROOT / PACKAGE if self.inplace or self.editable_mode else Path(self.build_lib).resolve() / PACKAGE

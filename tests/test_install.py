@@ -111,12 +111,11 @@ def test_an_unbuilt_tree_says_how_to_build(tmp_path: Path) -> None:
 
 
 def test_pip_install_puts_everything_in_place(tmp_path: Path) -> None:
-    if not (SOURCE / "build").is_dir():
-        pytest.skip("builds nothing from scratch")
-    environment = dict(os.environ, PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    if not list((SOURCE / "build").glob("*/CMakeCache.txt")):
+        pytest.skip("would compile everything: nothing has been built in this tree")
     target = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--target", target, SOURCE]
-    done = subprocess.run(pip, capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run(pip, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     code = (
         "import python_ref, squeezebert_kernels as s; from squeezebert_kernels import numpy; "
