@@ -32,7 +32,7 @@ def register(library: torch.library.Library, core: Path) -> None:
         size = ctypes.c_size_t()
         status = packed_size(ctypes.byref(shape), ctypes.byref(size))
         if status != 0:
-            raise ValueError(f"squeezebert: weight: cannot pack shape {list(weight.shape)} in {groups} groups")
+            raise ValueError(f"squeezebert: groups: expected a divisor of {out_channels} output channels, got {groups}")
         return weight.new_empty((out_channels, -(-size.value // out_channels)), dtype=torch.uint8)
 
     fakes: dict[str, Callable[..., Tensor]] = {

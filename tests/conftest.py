@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+pytest.register_assert_rewrite("op_testing", "encoder_testing")  # so that their asserts show their operands
+
 
 @pytest.fixture(autouse=True)
 def _seed_and_one_thread() -> Iterator[None]:

@@ -168,6 +168,18 @@ class OperatorContract:
     def test_opcheck(self) -> None:
         torch.library.opcheck(self.overload, tuple(self.differentiable(5).values()))
 
+    def test_opcheck_of_the_backward(self) -> None:
+        given = self.arguments(5)
+        positional, needs_grad = [], []
+        for argument in self.overload._schema.arguments:
+            value = given.get(argument.name, argument.default_value)
+            positional.append(value)
+            if "Tensor" in str(argument.type):
+                for tensor in value if isinstance(value, list) else [value]:
+                    needs_grad.append(tensor is not None and tensor.is_floating_point())
+        backward = getattr(torch.ops.squeezebert, f"{self.operator.__name__}_backward").default
+        torch.library.opcheck(backward, (torch.randn_like(self.call(given)), *positional, needs_grad))
+
     def test_gradients_are_those_of_the_reference(self) -> None:
         arguments = self.differentiable(5)
         leaves = [t for t in tensors(arguments) if t.requires_grad]
@@ -230,6 +242,18 @@ class OperatorContract:
             output = self.call(lowered)
         assert output.dtype == torch.float32
         assert torch.equal(output, self.call(raised))
+
+    def test_autocast_gradients_have_the_dtype_of_the_arguments(self) -> None:
+        lowered = map_tensors(lambda t: t.bfloat16() if t.is_floating_point() else t, self.arguments(5))
+        leaves = [t.requires_grad_() for t in tensors(lowered) if t.is_floating_point()]
+        with torch.autocast("cpu"):
+            self.call(lowered).sum().backward()
+        raised = [t.detach().float().requires_grad_() for t in leaves]
+        again = iter(raised)
+        arguments = map_tensors(lambda t: next(again) if t.is_floating_point() else t, lowered)
+        for leaf, want in zip(leaves, torch.autograd.grad(self.call(arguments).sum(), raised), strict=True):
+            assert leaf.grad is not None
+            assert torch.equal(leaf.grad, want.bfloat16())
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
     def test_other_dtypes_are_refused(self, dtype: torch.dtype) -> None:

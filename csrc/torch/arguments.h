@@ -90,7 +90,4 @@ Mask AsMask(const char* op, const std::optional<Tensor>& mask, int64_t sequences
 Mask AsSelfMask(const char* op, const std::optional<Tensor>& mask, const std::optional<Tensor>& cu_seqlens,
                 const Tensor& input, int64_t sequences, int64_t heads);
 
-/// num_heads >= 1 divides `channels`.
-void CheckHeads(const char* op, int64_t num_heads, int64_t channels);
-
 }  // namespace squeezebert::torch_ops

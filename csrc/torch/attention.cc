@@ -30,12 +30,6 @@ void CheckBesideQuery(const Argument& name, const Tensor& tensor, const Tensor& 
 
 }  // namespace
 
-void CheckHeads(const char* op, int64_t num_heads, int64_t channels) {
-  if (num_heads < 1 || channels % num_heads != 0)
-    Fail({op, "num_heads"}, "a positive divisor of " + std::to_string(channels) + " channels",
-         std::to_string(num_heads));
-}
-
 Tensor Attention(const Tensor& query, const Tensor& key, const Tensor& value, int64_t num_heads,
                  const OptionalTensor& mask, std::optional<double> scale) {
   const char* op = "attention";

@@ -76,6 +76,12 @@ float AsEpsilon(const char* op, double eps) {
   return static_cast<float>(eps);
 }
 
+void CheckHeads(const char* op, int64_t num_heads, int64_t channels) {
+  if (num_heads < 1 || channels % num_heads != 0)
+    Fail({op, "num_heads"}, "a positive divisor of " + std::to_string(channels) + " channels",
+         std::to_string(num_heads));
+}
+
 void CheckStatus(const char* op, squeezebert_status status) {
   if (status == SQUEEZEBERT_OK) return;
   const std::string text = "squeezebert::" + std::string(op) + ": " + squeezebert_last_error();

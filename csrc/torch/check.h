@@ -44,6 +44,9 @@ Tensor AsVector(const Argument& argument, const Tensor& tensor, int64_t size);
 /// `eps` is a number that is not negative.
 float AsEpsilon(const char* op, double eps);
 
+/// num_heads >= 1 divides `channels`.
+void CheckHeads(const char* op, int64_t num_heads, int64_t channels);
+
 /// Throws what the C API reported, prefixed with the operator's name, unless `status` is SQUEEZEBERT_OK.
 void CheckStatus(const char* op, squeezebert_status status);
 
