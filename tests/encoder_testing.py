@@ -1,4 +1,4 @@
-"""What encoder_layer and encoder are tested for alike: the reference; the same bits alone, batched, padded and packed."""
+"""What encoder_layer and encoder are both tested for: the reference; the same bits alone, batched, padded, packed."""
 
 from __future__ import annotations
 
