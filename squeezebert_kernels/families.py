@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -22,8 +20,8 @@ class Family:
     very class is taken.
     linears: the six position-wise layers in the operators' order, of class linear_class. norms: the two LayerNorms, of
     class norm_class. dropouts: the layer's. activation: (block, attribute) of the function between FFN2 and FFN3.
-    first_token_heads read only the pooled output, token_heads one output per token. warns_about_padding: its forward
-    warns of padding tokens without a mask.
+    first_token_heads read only the pooled output, token_heads one output per token. output: where the class of the
+    base model's output is found. warns_about_padding: its forward warns of padding tokens without a mask.
     """
 
     modules: tuple[str, ...]
@@ -42,8 +40,12 @@ class Family:
     activation: tuple[str, str]
     first_token_heads: tuple[str, ...]
     token_heads: tuple[str, ...]
-    make_output: Callable[[Tensor, Tensor | None, bool], Any]
+    output: tuple[str, str]
     warns_about_padding: bool = False
+
+    def output_class(self) -> Any:
+        module, name = self.output
+        return getattr(import_module(module), name)
 
     def named(self, name: str) -> Any:
         """The class `name` of this family or of torch.nn; None where the family is not imported or does not have it."""
@@ -56,32 +58,6 @@ class Family:
         """`module` is one of the classes `names`, or a subclass that leaves the forward as it is."""
         forward = type(module).forward
         return any(getattr(self.named(name), "forward", None) is forward for name in names)
-
-
-def _squeezebert_output(hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
-    if not return_dict:
-        return (hidden, pooled)
-    return _output_class("BaseModelOutputWithPooling")(last_hidden_state=hidden, pooler_output=pooled)
-
-
-def _bert_output(hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
-    if not return_dict:
-        return (hidden,) if pooled is None else (hidden, pooled)
-    return _output_class("BaseModelOutputWithPoolingAndCrossAttentions")(last_hidden_state=hidden, pooler_output=pooled)
-
-
-def _reference_output(hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
-    return _reference_class()(last_hidden_state=hidden, pooler_output=pooled)
-
-
-@cache
-def _output_class(name: str) -> Any:
-    return getattr(import_module("transformers.modeling_outputs"), name)
-
-
-@cache
-def _reference_class() -> Any:
-    return import_module("python_ref.outputs").BaseModelOutput
 
 
 _SQUEEZEBERT: dict[str, Any] = {
@@ -122,7 +98,7 @@ FAMILIES = (
         linear_class="Conv1d",
         heads="num_attention_heads",
         norm_class="SqueezeBertLayerNorm",
-        make_output=_squeezebert_output,
+        output=("transformers.modeling_outputs", "BaseModelOutputWithPooling"),
         warns_about_padding=True,
         **_SQUEEZEBERT,
     ),
@@ -161,7 +137,7 @@ FAMILIES = (
             "BertForNextSentencePrediction",
         ),
         token_heads=("BertForMaskedLM", "BertForPreTraining", "BertForTokenClassification", "BertForQuestionAnswering"),
-        make_output=_bert_output,
+        output=("transformers.modeling_outputs", "BaseModelOutputWithPoolingAndCrossAttentions"),
     ),
     Family(
         modules=("python_ref.model", "python_ref.embeddings", "python_ref.encoder", "python_ref.heads"),
@@ -170,7 +146,7 @@ FAMILIES = (
         linear_class="GroupedConv1x1",
         heads="num_heads",
         norm_class="LayerNorm",
-        make_output=_reference_output,
+        output=("python_ref.outputs", "BaseModelOutput"),
         **_SQUEEZEBERT,
     ),
 )

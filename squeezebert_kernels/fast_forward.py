@@ -11,13 +11,15 @@ import inspect
 import logging
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from . import compiled
 from .binding import Binding
 from .families import Family
 from .padding import Declined, RealTokens, real_tokens
@@ -28,12 +30,17 @@ logger = logging.getLogger(__name__)
 _SERVED = frozenset(
     {"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "return_dict", "use_cache"}
 )
+_TRACED = _SERVED - {"inputs_embeds"}
 _RECORDED = ("output_attentions", "output_hidden_states")
+_INPUTS = 5  # every head takes the base's five inputs before its labels
 _LABELS = ("labels", "start_positions", "end_positions")
 
 _RELEASED = "the weights of this model were released (optimize(..., release_weights=True))"
 
-# What the head that is running on this thread wants of its base: (BaseForward, first token only, padded positions too).
+# What a head wants of its base: (the first token only, values at padded positions too).
+_EVERYTHING = (False, False)
+
+# Of the head that is running on this thread: its BaseForward and what it wants.
 _wanted = threading.local()
 
 
@@ -52,8 +59,8 @@ class _Forward:
         return inspect.signature(self.original)
 
     @property
-    def __wrapped__(self) -> Callable[..., Any]:
-        return self.original
+    def __code__(self) -> CodeType:  # torch.export reports where a forward was written
+        return inspect.unwrap(type(self.module).forward).__code__
 
     def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name. Raises Declined where they do not fit: the original forward then says so."""
@@ -75,20 +82,22 @@ class HeadForward(_Forward):
         self._first_token = first_token
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():
-            return self.original(*args, **kwargs)
-        try:
-            request = self._by_name(args, kwargs)
-        except Declined:
-            return self.original(*args, **kwargs)
         # A loss may count padded positions too: they must then be computed, not left out.
-        labelled = not self._first_token and any(request.get(name) is not None for name in _LABELS)
-        outer = getattr(_wanted, "now", None)
-        _wanted.now = (self._base, self._first_token, labelled)
+        labelled = any(value is not None for value in args[_INPUTS:]) or any(
+            kwargs.get(name) is not None for name in _LABELS
+        )
+        all_positions = labelled and not self._first_token
+        if torch.compiler.is_compiling():
+            return self._trace(all_positions, *args, **kwargs)
+        with self._base.wanting(self._first_token, all_positions):
+            return self.original(*args, **kwargs)
+
+    def _trace(self, all_positions: bool, *args: Any, **kwargs: Any) -> Any:
+        self._base.traced_for = (self._first_token, all_positions)
         try:
             return self.original(*args, **kwargs)
         finally:
-            _wanted.now = outer
+            self._base.traced_for = _EVERYTHING
 
 
 class BaseForward(_Forward):
@@ -101,6 +110,10 @@ class BaseForward(_Forward):
         self._start()
 
     def _start(self) -> None:
+        self._output_class = self.family.output_class()
+        self._names = _positional_names(type(self.module))
+        self.traced_for = _EVERYTHING
+        self.handle = compiled.register(self)
         self._binding: Binding | None = None
         self._lock = threading.RLock()
         self._hooks: list[Any] = []
@@ -118,13 +131,24 @@ class BaseForward(_Forward):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if torch.compiler.is_compiling():
-            return self.original(*args, **kwargs)
+            return self._trace(*args, **kwargs)
         try:
             return self._serve(self._by_name(args, kwargs))
         except Declined as declined:
             logger.debug("original path: %s", declined)
         with self._readable():
             return self.original(*args, **kwargs)
+
+    @contextmanager
+    def wanting(self, first_token: bool, all_positions: bool) -> Iterator[None]:
+        """Inside the block, this thread's calls of this forward are for someone who wants no more, or no less, than
+        that."""
+        outer = getattr(_wanted, "now", (self, _EVERYTHING))
+        _wanted.now = (self, (first_token, all_positions))
+        try:
+            yield
+        finally:
+            _wanted.now = outer
 
     def bind(self) -> Binding:
         """The model in the operators' form, bound and packed anew where it has changed. Raises Declined."""
@@ -202,18 +226,23 @@ class BaseForward(_Forward):
         if return_dict is None:
             return_dict = getattr(config, "return_dict", True)
         hidden, pooled = self._compute(binding, request)
-        return self.family.make_output(hidden, pooled, return_dict)
+        return self._output(hidden, pooled, return_dict)
+
+    def _output(self, hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
+        if return_dict:
+            return self._output_class(last_hidden_state=hidden, pooler_output=pooled)
+        return (hidden,) if pooled is None else (hidden, pooled)
 
     def _compute(self, binding: Binding, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Last hidden state [N, S, C] ([N, 1, C] when only the first token is wanted) and pooled output [N, C]."""
-        wanted = getattr(_wanted, "now", None)
-        _, first_token, labelled = wanted if wanted is not None and wanted[0] is self else (None, False, False)
+        base, wanted = getattr(_wanted, "now", (self, _EVERYTHING))
+        first_token, all_positions = wanted if base is self else _EVERYTHING
         given = self._given(request)
         shape = (given.shape[0], given.shape[1])
         attention_mask: Any = request.get("attention_mask")
         tokens = None if attention_mask is None else real_tokens(attention_mask, shape)
         mask = None
-        if tokens is not None and (labelled or (binding.pooler is not None and not tokens.first_is_real)):
+        if tokens is not None and (all_positions or (binding.pooler is not None and not tokens.first_is_real)):
             # Someone reads a padded position: compute them all, as the original does.
             tokens, mask = None, attention_mask.bool()[:, None, None, :]
         # What follows records no graph, and skips the price of asking every weight whether it should.
@@ -235,6 +264,38 @@ class BaseForward(_Forward):
                 return hidden, None
             pooled = torch.ops.squeezebert.grouped_conv1x1.default(hidden[:, 0], *binding.pooler, 1)
             return hidden, pooled.tanh_()
+
+    def _trace(self, *args: Any, **kwargs: Any) -> Any:
+        """What torch.compile sees: one operator where the fast path may serve, the original forward elsewhere."""
+        request: dict[str, Any] = {**dict(zip(self._names, args, strict=False)), **kwargs}
+        config = self.module.config
+        ids = request.get("input_ids")
+        return_dict = request.get("return_dict")
+        if (
+            torch.compiler.is_exporting()
+            or len(args) + len(kwargs) != len(request)
+            or ids is None
+            or any(v is not None and v is not False and k not in _TRACED for k, v in request.items())
+            or any(request.get(k) is None and getattr(config, k, False) for k in _RECORDED)
+            or self.module.training
+            or torch.is_autocast_enabled("cpu")
+            or any(p.dtype != torch.float32 or p.device.type != "cpu" for p in self.module.parameters())
+            or (torch.is_grad_enabled() and any(p.requires_grad for p in self.module.parameters()))
+        ):
+            return self.original(*args, **kwargs)
+        hidden, pooled = compiled.base_model(
+            self.handle,
+            ids,
+            request.get("attention_mask"),
+            request.get("token_type_ids"),
+            request.get("position_ids"),
+            config.hidden_size,
+            self.module.pooler is not None,
+            *self.traced_for,
+        )
+        if return_dict is None:
+            return_dict = getattr(config, "return_dict", True)
+        return self._output(hidden, pooled if self.module.pooler is not None else None, return_dict)
 
     def _given(self, request: dict[str, Any]) -> Tensor:
         """input_ids or inputs_embeds, whichever was given, when the kernels can take it."""

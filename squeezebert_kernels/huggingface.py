@@ -40,8 +40,7 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     """
     if dtype != torch.float32:
         raise ValueError(f"dtype: expected torch.float32, got {dtype}")
-    bases = list(_bases(model))
-    if not bases:
+    if not any(_bases(model)):
         raise TypeError(
             "model: expected a transformers SqueezeBERT or BERT model, or a module that holds one, got a "
             f"{type(model).__name__}"
@@ -53,15 +52,27 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
             f"model: expected modules with the forward of their class, got a {type(replaced[0]).__name__} whose "
             "forward was replaced; undo that first"
         )
-    for base, family in bases:
-        forward = BaseForward(base, family, release_weights)
+    for forward in attach(model, release_weights):
         try:
             forward.bind()
         except Declined as declined:
-            warnings.warn(f"{type(base).__name__} stays on its original path: {declined}", stacklevel=2)
-        base.forward = forward
-        _attach_head(model, forward)
+            warnings.warn(f"{type(forward.module).__name__} stays on its original path: {declined}", stacklevel=2)
     return model
+
+
+def attach(model: nn.Module, release_weights: bool = False) -> list[BaseForward]:
+    """Replaces the forward of every base model in `model`, and of the heads over them; weights are packed at the first
+    call."""
+    forwards = []
+    for base, family in _bases(model):
+        base.forward = forward = BaseForward(base, family, release_weights)
+        forwards.append(forward)
+        for head in model.modules():
+            if any(child is base for child in head.children()):
+                first_token = family.computes(head, family.first_token_heads)
+                if first_token or family.computes(head, family.token_heads):
+                    head.forward = HeadForward(head, forward, first_token)
+    return forwards
 
 
 def restore(model: Model) -> Model:
@@ -81,14 +92,3 @@ def _bases(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
         for family in FAMILIES:
             if family.computes(module, (family.base,)):
                 yield module, family
-
-
-def _attach_head(model: nn.Module, base: BaseForward) -> None:
-    """Replaces the forward of the task head that holds `base`, when it is one whose needs are known."""
-    family = base.family
-    for module in model.modules():
-        if not any(child is base.module for child in module.children()):
-            continue
-        first_token = family.computes(module, family.first_token_heads)
-        if first_token or family.computes(module, family.token_heads):
-            module.forward = HeadForward(module, base, first_token)
