@@ -110,7 +110,8 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], config: SqueezeBe
     if has_prefix and not wants_prefix:
         tensors = {name.removeprefix(_BASE_PREFIX): tensor for name, tensor in tensors.items()}
     elif wants_prefix and not has_prefix:
-        inner = {name.partition(".")[0] for name, _ in model.transformer.named_parameters()}
+        base_model: Any = model.transformer
+        inner = {name.partition(".")[0] for name, _ in base_model.named_parameters()}
         tensors = {
             _BASE_PREFIX + name if name.partition(".")[0] in inner else name: tensor for name, tensor in tensors.items()
         }

@@ -13,6 +13,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from types import CodeType
 from typing import Any
 
@@ -177,19 +178,25 @@ class BaseForward(_Forward):
 
     def _release(self, binding: Binding) -> None:
         binding.packed.release()
-        names = {id(parameter): name for name, parameter in self.module.named_parameters()}
-
-        def fill(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-            for index, linear in enumerate(binding.packed.linears):
-                state[prefix + names[id(linear.weight)]] = binding.packed.unpack(index)
-
-        def reclaim(module: nn.Module, *args: Any) -> None:
-            binding.packed.reclaim()
-
         self._hooks = [
-            self.module.register_state_dict_post_hook(fill),
-            self.module.register_load_state_dict_pre_hook(reclaim),
+            # (torch marks the hook, and a method takes no marks)
+            self.module.register_state_dict_post_hook(partial(self._fill_state_dict)),
+            self.module.register_load_state_dict_pre_hook(self._reclaim),
         ]
+
+    def _fill_state_dict(self, module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+        """Puts the values of the released weights into a state_dict."""
+        assert self._binding is not None
+        packed = self._binding.packed
+        positions = {id(linear.weight): index for index, linear in enumerate(packed.linears)}
+        for name, parameter in module.named_parameters(remove_duplicate=False):
+            if id(parameter) in positions and prefix + name in state:
+                state[prefix + name] = packed.unpack(positions[id(parameter)])
+
+    def _reclaim(self, module: nn.Module, *args: Any) -> None:
+        """Makes room for the weights that a state_dict brings."""
+        assert self._binding is not None
+        self._binding.packed.reclaim()
 
     def _readable(self) -> Any:
         """A context in which the original forward finds its weights."""

@@ -72,7 +72,7 @@ class PackedLinears:
         width = linear.weight.shape[1]
         identity = torch.eye(width).repeat(1, linear.groups)
         columns = torch.ops.squeezebert.grouped_conv1x1(identity, self.packed[index], None, linear.groups)
-        return columns.t().reshape(linear.weight.shape)
+        return columns.t().contiguous().view(linear.weight.shape)
 
     @property
     def released(self) -> bool:

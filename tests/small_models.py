@@ -1,4 +1,4 @@
-"""Small SqueezeBERT models of transformers, with weights that leave no parameter without effect."""
+"""Small SqueezeBERT and BERT models of transformers, with weights that leave no parameter without effect."""
 
 from __future__ import annotations
 
@@ -41,6 +41,25 @@ def hf_config(groups: str = "published", **fields: Any) -> Any:
         **dict(zip(GROUP_FIELDS, GROUP_CONFIGURATIONS[groups], strict=True)),
     }
     return transformers.SqueezeBertConfig(**{**small, **fields})
+
+
+def bert_config(**fields: Any) -> Any:
+    """A transformers BertConfig of the same size; skips the test without transformers."""
+    transformers = pytest.importorskip("transformers")
+    small = {
+        "vocab_size": 61,
+        "hidden_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "max_position_embeddings": 24,
+    }
+    return transformers.BertConfig(**{**small, **fields})
+
+
+def config_for(name: str, **fields: Any) -> Any:
+    """The config that transformers' class `name` takes."""
+    return bert_config(**fields) if name.startswith("Bert") else hf_config(**fields)
 
 
 def hf_model(name: str, config: Any, dtype: torch.dtype = torch.float32) -> Any:
