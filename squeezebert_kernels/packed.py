@@ -20,11 +20,11 @@ _ALIGNMENT = 64  # bytes: a cache line, and what the widest vector load likes
 
 @dataclass(frozen=True)
 class Linear:
-    """A grouped position-wise layer: weight [out, in / groups] or [out, in / groups, 1], bias [out]."""
+    """A grouped position-wise layer: weight [out, in / groups] or [out, in / groups, 1], bias [out] or None."""
 
     name: str
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
     groups: int
 
 

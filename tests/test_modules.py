@@ -1,0 +1,161 @@
+"""The nn.Modules: the reference's results and gradients, packed weights that stay fresh, and the blocks' own
+state_dicts."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from python_ref import encoder as reference
+from python_ref.config import SqueezeBertConfig
+from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask, randomize
+from squeezebert_kernels import modules
+from tolerances import REFERENCE_PARITY
+
+CLOSE = REFERENCE_PARITY[torch.float32]
+
+
+def config(groups: str = "published", **fields: Any) -> SqueezeBertConfig:
+    return SqueezeBertConfig.from_dict(hf_config(groups, **fields).to_dict())
+
+
+def layers() -> dict[str, tuple[nn.Module, Any, tuple[torch.Tensor, ...]]]:
+    """Each single layer with the formula it stands for and inputs."""
+    tokens = torch.randn(2, 5, 48)
+    plain = modules.GroupedConv1x1(48, 96, 4)
+    gelu = modules.GroupedConv1x1GELU(48, 96, 4)
+    norm = modules.GroupedConv1x1AddLayerNorm(48, 48, 2)
+    wide = modules.GroupedConv1d(48, 24, 3, 4)
+
+    def conv(module: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:
+        return nn.Conv1d.forward(module, x.transpose(1, 2)).transpose(1, 2)
+
+    return {
+        "GroupedConv1x1": (plain, lambda x: conv(plain, x), (tokens,)),
+        "GroupedConv1x1GELU": (gelu, lambda x: nn.functional.gelu(conv(gelu, x)), (tokens,)),
+        "GroupedConv1x1AddLayerNorm": (
+            norm,
+            lambda x, r: norm.layernorm(conv(norm.conv1d, x) + r),
+            (tokens, tokens * 2),
+        ),
+        "GroupedConv1d": (wide, lambda x: conv(wide, x), (tokens,)),
+    }
+
+
+@pytest.mark.parametrize("name", list(layers()))
+def test_layers_and_their_gradients(name: str) -> None:
+    module, formula, inputs = layers()[name]
+    randomize(module)
+    with torch.no_grad():
+        torch.testing.assert_close(module(*inputs), formula(*inputs), **CLOSE)
+        channel_major = [x.transpose(1, 2).contiguous().transpose(1, 2) for x in inputs]
+        assert torch.equal(module(*channel_major), module(*inputs))
+    gradients = []
+    for function in (module, formula):
+        module.zero_grad()
+        function(*inputs).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in module.parameters()])
+    for mine, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("groups", GROUP_CONFIGURATIONS)
+def test_blocks_have_hugging_faces_parameters_and_results(groups: str) -> None:
+    theirs = hf_model("SqueezeBertModel", hf_config(groups)).encoder
+    encoder = modules.SqueezeBertEncoder(config(groups)).eval()
+    encoder.load_state_dict(theirs.state_dict())
+    layer = modules.SqueezeBertLayer(config(groups)).eval()
+    layer.load_state_dict(theirs.layers[0].state_dict())
+    hidden = torch.randn(2, 9, 48)
+    mask = padding_mask([9, 4], 9)[:, None, None, :].bool()
+    additive = torch.zeros(2, 1, 1, 9).masked_fill(~mask, torch.finfo(torch.float32).min)
+    for gradients in (False, True):
+        with torch.set_grad_enabled(gradients):
+            expected = theirs(hidden, additive).last_hidden_state
+            result = encoder(hidden, mask)
+            assert result.requires_grad == gradients
+            torch.testing.assert_close(result, expected, **CLOSE)
+            once = theirs.layers[0](hidden.transpose(1, 2), additive, False)["feature_map"].transpose(1, 2)
+            torch.testing.assert_close(layer(hidden, mask), once, **CLOSE)
+
+
+@torch.no_grad()
+def test_packed_tokens_and_first_tokens() -> None:
+    encoder = modules.SqueezeBertEncoder(config()).eval()
+    randomize(encoder)
+    hidden = torch.randn(2, 9, 48)
+    offsets = torch.tensor([0, 9, 13], dtype=torch.int32)
+    packed = encoder(torch.cat([hidden[0], hidden[1, :4]]), cu_seqlens=offsets)
+    assert torch.equal(packed[:9], encoder(hidden[:1])[0])
+    assert torch.equal(packed[9:], encoder(hidden[1:, :4])[0])
+    assert torch.equal(encoder(hidden, first_token_only=True), encoder(hidden)[:, 0])
+
+
+def test_dropout_in_training_mode() -> None:
+    """Falls on what the reference's falls on, given the same random numbers."""
+    mine = modules.SqueezeBertEncoder(config(hidden_dropout_prob=0.5)).train()
+    theirs = reference.SqueezeBertEncoder(config(hidden_dropout_prob=0.5)).train()
+    theirs.load_state_dict(mine.state_dict())
+    hidden = torch.randn(2, 9, 48)
+    torch.manual_seed(1)
+    result = mine(hidden, first_token_only=True)
+    torch.manual_seed(1)
+    assert torch.equal(result, theirs(hidden)[0][-1][:, 0])
+    with pytest.raises(ValueError, match="cu_seqlens: expected None while dropout is active"):
+        mine(hidden[0], cu_seqlens=torch.tensor([0, 9], dtype=torch.int32))
+    norm = modules.GroupedConv1x1AddLayerNorm(48, 48, dropout=1.0).train()
+    torch.testing.assert_close(norm(hidden, hidden), norm.layernorm(hidden))
+
+
+@torch.no_grad()
+def test_changed_weights_are_packed_again() -> None:
+    layer = modules.GroupedConv1x1(48, 48, 4)
+    x = torch.randn(3, 48)
+    before = layer(x)
+    layer.weight.mul_(2.0)
+    assert not torch.equal(layer(x), before)
+    layer.weight = nn.Parameter(layer.weight / 2)
+    assert torch.equal(layer(x), before)
+    layer.load_state_dict({"weight": layer.weight * 2, "bias": layer.bias})
+    assert not torch.equal(layer(x), before)
+
+
+@torch.no_grad()
+def test_copies() -> None:
+    layer = modules.SqueezeBertLayer(config()).eval()
+    hidden = torch.randn(2, 9, 48)
+    expected = layer(hidden)
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(hidden), expected)
+        randomize(twin)
+        assert not torch.equal(twin(hidden), expected)
+    assert torch.equal(layer(hidden), expected)
+
+
+@torch.no_grad()
+def test_compiled() -> None:
+    encoder = modules.SqueezeBertEncoder(config()).eval()
+    graph = torch.compile(encoder, fullgraph=True, dynamic=True, backend="aot_eager")
+    for tokens in (4, 9):
+        hidden = torch.randn(2, tokens, 48)
+        assert torch.equal(graph(hidden), encoder(hidden))
+
+
+@torch.no_grad()
+def test_another_dtype_is_refused_and_autocast_is_not() -> None:
+    layer = modules.GroupedConv1x1(48, 48, 4)
+    expected = layer(torch.ones(2, 48))
+    with torch.autocast("cpu"):
+        torch.testing.assert_close(layer.bfloat16()(torch.ones(2, 48)), expected, rtol=0.02, atol=0.02)
+    with pytest.raises(ValueError, match=r"expected .*float32"):
+        layer(torch.ones(2, 48))
+
+
+def test_other_activations_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"hidden_act: expected 'gelu'.* got 'relu'"):
+        modules.SqueezeBertEncoder(config(hidden_act="relu"))
