@@ -7,14 +7,14 @@
  *  - Layout is token-major: a matrix of `tokens` rows and `channels` columns, channels contiguous, consecutive rows
  *    `stride` floats apart (stride >= channels). Group g of a grouped convolution owns the channels
  *    [g * in/groups, (g+1) * in/groups) of its input and likewise of its output.
- *  - A batch is the concatenation of its sequences. `cu_seqlens` holds sequences + 1 offsets in tokens, the first 0, never
- *    decreasing; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1]. An empty sequence or batch is valid.
+ *  - A batch is the concatenation of its sequences. `cu_seqlens` holds sequences + 1 offsets in tokens, the first 0,
+ *    never decreasing; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1]. An empty sequence or batch is valid.
  *  - Weights are packed once (squeezebert_pack_*), into memory the caller owns. A packed weight knows its shape, its
  *    format and the ISA it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
  *  - Biases may be NULL (then zero). Outputs must not overlap inputs, except where a function says so.
  *  - Results are bit-identical whatever the batch around a row, and whatever the number of threads, on one ISA.
- *  - No function throws, aborts or prints. Each returns a status; squeezebert_last_error() describes the last failure of
- *    the calling thread: which argument, what was expected, what came.
+ *  - No function throws, aborts or prints. Each returns a status; squeezebert_last_error() describes the last failure
+ *    of the calling thread: which argument, what was expected, what came.
  */
 #ifndef SQUEEZEBERT_H
 #define SQUEEZEBERT_H
@@ -46,7 +46,7 @@ SQUEEZEBERT_API const char* squeezebert_last_error(void);
 /* "major.minor.patch" of the library. */
 SQUEEZEBERT_API const char* squeezebert_version(void);
 
-/* ---- instruction sets ------------------------------------------------------------------------------------------------ */
+/* ---- instruction sets -------------------------------------------------------------------------------------------- */
 
 /* Names of the ISAs that were built in and that this CPU can run, best first: "avx512", "avx2", "neon", "scalar".
  * NULL for an index past the last. */
@@ -65,16 +65,17 @@ SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
  * several runs that take about `seconds` together. This is the denominator of every "share of peak" we report. */
 SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(double seconds, double* gflops);
 
-/* ---- threads and working memory: the context --------------------------------------------------------------------------- */
+/* ---- threads and working memory: the context --------------------------------------------------------------------- */
 
-/* A parallel_for given by the host: calls body(argument, worker) once for every worker in [0, workers), in any order, at
- * the same time if it likes, and returns when all have returned. The library owns no threads but those of its pool. */
+/* A parallel_for given by the host: calls body(argument, worker) once for every worker in [0, workers), in any order,
+ * at the same time if it likes, and returns when all have returned. The library owns no threads but those of its pool.
+ */
 typedef void (*squeezebert_parallel_for)(void* host, int32_t workers, void (*body)(void* argument, int32_t worker),
                                          void* argument);
 
-/* Holds the parallel_for, the number of workers and the working memory, which grows to the largest call seen and is then
- * reused, so a steady-state call allocates nothing. One thread at a time may use a context; threads that compute at the
- * same time want one each. */
+/* Holds the parallel_for, the number of workers and the working memory, which grows to the largest call seen and is
+ * then reused, so a steady-state call allocates nothing. One thread at a time may use a context; threads that compute
+ * at the same time want one each. */
 typedef struct squeezebert_context squeezebert_context;
 
 /* parallel_for = NULL: the library's own thread pool, started at the first call that needs it (and again in a forked
@@ -88,7 +89,7 @@ SQUEEZEBERT_API int32_t squeezebert_context_workers(const squeezebert_context* c
 SQUEEZEBERT_API size_t squeezebert_context_memory(const squeezebert_context* context);
 SQUEEZEBERT_API void squeezebert_context_release_memory(squeezebert_context* context);
 
-/* ---- packed weights ---------------------------------------------------------------------------------------------------- */
+/* ---- packed weights ---------------------------------------------------------------------------------------------- */
 
 /* Shape of a grouped convolution along the sequence: weight [out_channels, in_channels / groups, kernel_size], as
  * torch.nn.Conv1d stores it. kernel_size is odd; 1 is the position-wise layer, padding is 'same' otherwise. */
@@ -103,8 +104,8 @@ typedef struct squeezebert_conv_shape {
 SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, size_t* bytes);
 
 /* Packs a contiguous weight. `packed` has at least squeezebert_packed_size bytes; align it to 64 for speed. */
-SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const float* weight, void* packed,
-                                                    size_t packed_bytes);
+SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const float* weight,
+                                                    void* packed, size_t packed_bytes);
 
 /* Reads the shape back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not for the active ISA. */
 SQUEEZEBERT_API squeezebert_status squeezebert_packed_shape(const void* packed, size_t packed_bytes,
@@ -124,7 +125,7 @@ typedef struct squeezebert_layer_norm {
   float epsilon;
 } squeezebert_layer_norm;
 
-/* ---- single operators: same names as torch.ops.squeezebert.* ------------------------------------------------------------- */
+/* ---- single operators: same names as torch.ops.squeezebert.* ----------------------------------------------------- */
 
 /* output = conv(input): [tokens, in_channels] -> [tokens, out_channels]. kernel_size 1. */
 SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1x1(squeezebert_context* context, int64_t tokens,
@@ -144,7 +145,7 @@ SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1x1_add_layer_norm(
     const squeezebert_linear* layer, const float* residual, int64_t residual_stride,
     const squeezebert_layer_norm* layer_norm, float* output, int64_t output_stride);
 
-/* output[t] = bias + sum over k of weight[:, :, k] input[t + k - kernel_size / 2], within each sequence (zeros outside). */
+/* output[t] = bias + sum over k of weight[:, :, k] input[t + k - kernel_size / 2], zeros outside each sequence. */
 SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int64_t sequences,
                                                               const int32_t* cu_seqlens, const float* input,
                                                               int64_t input_stride, const squeezebert_linear* layer,
@@ -206,19 +207,17 @@ typedef struct squeezebert_embeddings {
   squeezebert_layer_norm layer_norm;
 } squeezebert_embeddings;
 
-/* output = layer_norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]). token_type_ids may be NULL
- * (then all 0). Every id is checked before anything is written. */
-SQUEEZEBERT_API squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context, int64_t tokens,
-                                                                    const int64_t* input_ids,
-                                                                    const int64_t* token_type_ids,
-                                                                    const int64_t* position_ids,
-                                                                    const squeezebert_embeddings* embeddings,
-                                                                    float* output, int64_t output_stride);
+/* output = layer_norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]). token_type_ids may be
+ * NULL (then all 0). Every id is checked before anything is written. */
+SQUEEZEBERT_API squeezebert_status squeezebert_embedding_layer_norm(
+    squeezebert_context* context, int64_t tokens, const int64_t* input_ids, const int64_t* token_type_ids,
+    const int64_t* position_ids, const squeezebert_embeddings* embeddings, float* output, int64_t output_stride);
 
-/* ---- the encoder ----------------------------------------------------------------------------------------------------- */
+/* ---- the encoder ------------------------------------------------------------------------------------------------- */
 
 /* One layer, paper section 3: y = ln1(post_attention(attention(query(x), key(x), value(x))) + x);
- * output = ln2(output(gelu(intermediate(y))) + y). Every linear has its own group count; groups = 1 everywhere is BERT. */
+ * output = ln2(output(gelu(intermediate(y))) + y). Every linear has its own group count; groups = 1 everywhere is
+ * BERT. */
 typedef struct squeezebert_layer {
   squeezebert_linear query;
   squeezebert_linear key;

@@ -57,8 +57,8 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
   const float* x = a.x + first_row * a.x_stride;
   float* c = a.c + first_row * a.c_stride;
 
-  // Every choice below is made once for the tile, none per element: at a depth of 192 a tile lasts some 2,500 cycles, and
-  // 26 elements with three branches each would be 5 % of them.
+  // Every choice below is made once for the tile, none per element: at a depth of 192 a tile lasts some 2,500 cycles,
+  // and 26 elements with three branches each would be 5 % of them.
   Vec sums[kRows][kVectors];
   if (a.accumulate) {
     for_each_sum<kRows>([&](int i, int j) { sums[i][j] = load_columns(c + i * a.c_stride, a.columns, j); });
@@ -110,9 +110,8 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
   }
   if (a.residual) {
     const float* residual = a.residual + first_row * a.residual_stride;
-    for_each_sum<kRows>([&](int i, int j) {
-      sums[i][j] = sums[i][j] + load_columns(residual + i * a.residual_stride, a.columns, j);
-    });
+    for_each_sum<kRows>(
+        [&](int i, int j) { sums[i][j] = sums[i][j] + load_columns(residual + i * a.residual_stride, a.columns, j); });
   }
   // GELU needs a dozen registers of its own, so it takes the tile back from L1 rather than spill the sums.
   const auto at = [&](int i, int j) { return c + i * a.c_stride + j * Vec::kLanes; };
@@ -120,9 +119,8 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     for_each_sum<kRows>([&](int i, int j) { store(at(i, j), sums[i][j]); });
     if (a.gelu) for_each_sum<kRows>([&](int i, int j) { store(at(i, j), gelu(load(at(i, j)))); });
   } else {
-    for_each_sum<kRows>([&](int i, int j) {
-      store_columns(c + i * a.c_stride, a.gelu ? gelu(sums[i][j]) : sums[i][j], a.columns, j);
-    });
+    for_each_sum<kRows>(
+        [&](int i, int j) { store_columns(c + i * a.c_stride, a.gelu ? gelu(sums[i][j]) : sums[i][j], a.columns, j); });
   }
 }
 
