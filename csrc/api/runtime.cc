@@ -75,9 +75,9 @@ void squeezebert_context_destroy(squeezebert_context* context) { delete context;
 
 squeezebert_status squeezebert_context_set_workers(squeezebert_context* context, int32_t workers) {
   if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
-  constexpr int32_t kMost = 4096;  // more is a mistake, and would ask for scratch memory for each
-  if (workers < 1 || workers > kMost) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %" PRId32 ", got %" PRId32, kMost, workers);
+  if (workers < 1 || workers > kMostWorkers) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %" PRId32 ", got %" PRId32, kMostWorkers,
+                workers);
   }
   context->workers.count = workers;
   return SQUEEZEBERT_OK;

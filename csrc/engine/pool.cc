@@ -22,31 +22,14 @@ namespace {
 class Pool {
  public:
   void run(int32_t workers, void (*body)(void*, int32_t), void* argument) {
-    std::unique_lock<std::mutex> busy(busy_, std::try_to_lock);
-    if (busy.owns_lock()) start_threads(workers - 1);
-    if (!busy.owns_lock() || threads_ == 0) {
+    const bool mine = !busy_.exchange(true, std::memory_order_acquire);
+    if (mine) start_threads(workers - 1);
+    if (!mine || threads_ == 0) {
       for (int32_t worker = 0; worker < workers; ++worker) body(argument, worker);
-      return;
+    } else {
+      share(workers, body, argument);
     }
-    body_ = body;
-    argument_ = argument;
-    workers_.store(workers, std::memory_order_relaxed);
-    finished_.store(0, std::memory_order_relaxed);
-    const uint64_t job = (ticket_.load(std::memory_order_relaxed) >> 32) + 1;
-    {
-      const std::lock_guard<std::mutex> lock(mutex_);
-      ticket_.store(job << 32, std::memory_order_release);
-    }
-    wake_.notify_all();
-    take_parts(job);
-    // Every part is taken; what is left is at most one per thread, so look rather than sleep.
-    for (int look = 0; finished_.load(std::memory_order_acquire) != workers; ++look) {
-      if (look < kLooks) {
-        pause();
-      } else {
-        std::this_thread::yield();
-      }
-    }
+    if (mine) busy_.store(false, std::memory_order_release);
   }
 
  private:
@@ -60,15 +43,40 @@ class Pool {
     }
   }
 
-  // A ticket is the job's number above the next part's. A thread that wakes late finds another number, or no part left,
-  // and touches nothing: nobody waits for it. Once it holds a part, the job stays until that part is finished.
+  void share(int32_t workers, void (*body)(void*, int32_t), void* argument) {
+    body_ = body;
+    argument_ = argument;
+    finished_.store(0, std::memory_order_relaxed);
+    const uint64_t ticket = first_ticket(job_of(ticket_.load(std::memory_order_relaxed)) + 1, workers);
+    {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      ticket_.store(ticket, std::memory_order_release);
+    }
+    wake_.notify_all();
+    take_parts(job_of(ticket));
+    // Every part is taken; what is left is at most one per thread, so look rather than sleep.
+    for (int look = 0; finished_.load(std::memory_order_acquire) != workers; ++look) {
+      if (look < kLooks) {
+        pause();
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  }
+
+  // A ticket holds the job's number, its number of parts, and the next part to take, all in one word: a thread that
+  // comes late, while the next job is being set up, still finds the last one, with no part left. It touches nothing,
+  // and nobody waits for it. Once a thread holds a part, the job stays until that part is finished.
+  static uint64_t first_ticket(uint64_t job, int32_t parts) { return job << 32 | static_cast<uint64_t>(parts) << 16; }
+  static uint64_t job_of(uint64_t ticket) { return ticket >> 32; }
+  static int32_t parts_of(uint64_t ticket) { return static_cast<int32_t>(ticket >> 16 & 0xffff); }
+  static int32_t next_part_of(uint64_t ticket) { return static_cast<int32_t>(ticket & 0xffff); }
+
   void take_parts(uint64_t job) {
     uint64_t ticket = ticket_.load(std::memory_order_acquire);
-    while (ticket >> 32 == job) {
-      const auto part = static_cast<int32_t>(ticket & 0xffffffff);
-      if (part >= workers_.load(std::memory_order_relaxed)) return;
+    while (job_of(ticket) == job && next_part_of(ticket) < parts_of(ticket)) {
       if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel)) continue;
-      body_(argument_, part);
+      body_(argument_, next_part_of(ticket));
       finished_.fetch_add(1, std::memory_order_release);
       ticket = ticket_.load(std::memory_order_acquire);
     }
@@ -78,14 +86,14 @@ class Pool {
   // too late for many of them, so it looks for the next job a while before it sleeps.
   void serve() {
     uint64_t seen = 0;
-    const auto another = [&] { return ticket_.load(std::memory_order_acquire) >> 32 != seen; };
+    const auto another = [&] { return job_of(ticket_.load(std::memory_order_acquire)) != seen; };
     for (;;) {
       for (int look = 0; look < kLooks && !another(); ++look) pause();
       if (!another()) {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, another);
       }
-      seen = ticket_.load(std::memory_order_acquire) >> 32;
+      seen = job_of(ticket_.load(std::memory_order_acquire));
       take_parts(seen);
     }
   }
@@ -100,11 +108,10 @@ class Pool {
 
   static constexpr int kLooks = 5000;  // some 50 us on current cores
 
-  std::mutex busy_;
+  std::atomic<bool> busy_{false};  // a job is running
   std::mutex mutex_;
   std::condition_variable wake_;
   std::atomic<uint64_t> ticket_{0};
-  std::atomic<int32_t> workers_{0};
   std::atomic<int32_t> finished_{0};
   void (*body_)(void*, int32_t) = nullptr;
   void* argument_ = nullptr;

@@ -1,0 +1,191 @@
+// What the C++ tests of the C API share: numbers, matrices with watched edges, layers packed for the ISA in use, every
+// ISA in turn and every kind of host.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <vector>
+
+#include "check.h"
+
+namespace tests {
+
+using Floats = std::vector<float>;
+using Offsets = std::vector<int32_t>;
+
+#define OK(call)                                                                                                     \
+  do {                                                                                                               \
+    const squeezebert_status ok_status = (call);                                                                     \
+    if (ok_status != SQUEEZEBERT_OK) {                                                                               \
+      fprintf(stderr, "%s:%d: %s: status %d: %s\n", __FILE__, __LINE__, #call, ok_status, squeezebert_last_error()); \
+      ++check_failures;                                                                                              \
+    }                                                                                                                \
+  } while (0)
+
+// Numbers in [-1, 1) that are the same everywhere.
+inline Floats random(int64_t count, uint32_t seed) {
+  Floats values(static_cast<size_t>(count));
+  for (float& value : values) {
+    seed = seed * 1664525u + 1013904223u;
+    value = static_cast<float>(seed >> 8) / static_cast<float>(1 << 23) - 1.0f;
+  }
+  return values;
+}
+
+inline bool same_bits(const Floats& a, const Floats& b) {
+  return a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
+}
+
+// A matrix of rows `gap` floats apart, with more memory around it. What is not a row's holds one NaN: reading it spoils
+// a result, writing it shows in edges_intact(). Sanitizers see more when the memory ends where the last row does.
+class Matrix {
+ public:
+  Matrix(int64_t rows, int64_t channels, int64_t gap = 0)
+      : rows_(rows), channels_(channels), stride_(channels + gap), memory_(size()) {
+    for (float& value : memory_) memcpy(&value, &kEdge, sizeof value);
+  }
+  Matrix(const Floats& values, int64_t channels, int64_t gap = 0)
+      : Matrix(static_cast<int64_t>(values.size()) / channels, channels, gap) {
+    for (int64_t r = 0; r < rows_; ++r) {
+      memcpy(data() + r * stride_, &values[static_cast<size_t>(r * channels)], static_cast<size_t>(channels) * 4);
+    }
+  }
+
+  int64_t rows() const { return rows_; }
+  int64_t stride() const { return stride_; }
+  float* data() { return memory_.data() + kGuard; }
+  const float* data() const { return memory_.data() + kGuard; }
+
+  Floats values() const {
+    Floats values;
+    for (int64_t r = 0; r < rows_; ++r)
+      values.insert(values.end(), data() + r * stride_, data() + r * stride_ + channels_);
+    return values;
+  }
+
+  bool edges_intact() const {
+    const auto last = static_cast<int64_t>(memory_.size()) - kGuard;
+    for (int64_t i = -kGuard; i < last; ++i) {
+      const bool in_row = i >= 0 && i % stride_ < channels_ && i / stride_ < rows_;
+      if (!in_row && memcmp(data() + i, &kEdge, sizeof kEdge) != 0) return false;
+    }
+    return true;
+  }
+
+ private:
+#ifdef SQUEEZEBERT_SANITIZED
+  static constexpr int64_t kGuard = 0;
+#else
+  static constexpr int64_t kGuard = 64;
+#endif
+  static constexpr uint32_t kEdge = 0x7fc5a5a5;
+
+  size_t size() const { return static_cast<size_t>(2 * kGuard + (rows_ > 0 ? (rows_ - 1) * stride_ + channels_ : 0)); }
+
+  int64_t rows_, channels_, stride_;
+  Floats memory_;
+};
+
+// A grouped convolution. Weights shrink with the number of terms, which keeps activations of order 1. pack() before
+// use.
+struct Conv {
+  squeezebert_conv_shape shape;
+  Floats weight, bias;
+  std::vector<unsigned char> packed;
+
+  Conv(int64_t out, int64_t in, int64_t groups, uint32_t seed, int64_t kernel_size = 1)
+      : shape{out, in, groups, kernel_size},
+        weight(random(out * (in / groups) * kernel_size, seed)),
+        bias(random(out, seed + 1)) {
+    for (float& w : weight) w /= sqrtf(static_cast<float>(in / groups * kernel_size) / 3.0f);
+  }
+
+  void pack() {
+    size_t bytes = 0;
+    OK(squeezebert_packed_size(&shape, &bytes));
+    packed.assign(bytes, 0xff);
+    OK(squeezebert_pack(&shape, weight.data(), packed.data(), bytes));
+  }
+
+  squeezebert_linear linear() const { return {packed.data(), packed.size(), bias.empty() ? nullptr : bias.data()}; }
+};
+
+struct Norm {
+  Floats weight, bias;
+  float epsilon = 1e-12f;
+  explicit Norm(int64_t channels, uint32_t seed = 90)
+      : weight(random(channels, seed)), bias(random(channels, seed + 1)) {}
+  squeezebert_layer_norm get() const { return {weight.data(), bias.data(), epsilon}; }
+};
+
+// One encoder layer; groups in the order query, key, value, post_attention, intermediate, output.
+struct EncoderLayer {
+  Conv query, key, value, post_attention, intermediate, output;
+  Norm post_attention_norm, output_norm;
+
+  EncoderLayer(int64_t channels, int64_t wide, const int64_t (&groups)[6], uint32_t seed)
+      : query(channels, channels, groups[0], seed),
+        key(channels, channels, groups[1], seed + 10),
+        value(channels, channels, groups[2], seed + 20),
+        post_attention(channels, channels, groups[3], seed + 30),
+        intermediate(wide, channels, groups[4], seed + 40),
+        output(channels, wide, groups[5], seed + 50),
+        post_attention_norm(channels, seed + 60),
+        output_norm(channels, seed + 70) {}
+
+  void pack() {
+    for (Conv* conv : {&query, &key, &value, &post_attention, &intermediate, &output}) conv->pack();
+  }
+  squeezebert_layer get() const {
+    return {
+        query.linear(),        key.linear(),    value.linear(),   post_attention.linear(), post_attention_norm.get(),
+        intermediate.linear(), output.linear(), output_norm.get()};
+  }
+};
+
+class Context {
+ public:
+  explicit Context(int32_t workers = 1, squeezebert_parallel_for parallel_for = nullptr) {
+    OK(squeezebert_context_create(parallel_for, nullptr, workers, &handle_));
+  }
+  ~Context() { squeezebert_context_destroy(handle_); }
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  operator squeezebert_context*() const { return handle_; }
+
+ private:
+  squeezebert_context* handle_ = nullptr;
+};
+
+inline void forwards(void*, int32_t workers, void (*body)(void*, int32_t), void* argument) {
+  for (int32_t worker = 0; worker < workers; ++worker) body(argument, worker);
+}
+inline void backwards(void*, int32_t workers, void (*body)(void*, int32_t), void* argument) {
+  for (int32_t worker = workers; worker-- > 0;) body(argument, worker);
+}
+
+// Runs `compute` with 1, 2, 3, 4 and 7 workers, on the library's threads and on hosts that run one part after the
+// other: all must give the same bits. Returns them.
+inline Floats on_every_host(const std::function<Floats(squeezebert_context*)>& compute) {
+  const Floats expected = compute(Context());
+  for (const int32_t workers : {2, 3, 4, 7}) {
+    CHECK(same_bits(compute(Context(workers)), expected));
+    CHECK(same_bits(compute(Context(workers, forwards)), expected));
+    CHECK(same_bits(compute(Context(workers, backwards)), expected));
+  }
+  return expected;
+}
+
+// Runs `body` on every ISA that this CPU has, and says on which a check failed.
+inline void for_each_isa(const std::function<void()>& body) {
+  for (int i = 0; const char* name = squeezebert_isa_name(i); ++i) {
+    const int before = check_failures;
+    OK(squeezebert_force_isa(name));
+    body();
+    if (check_failures > before) fprintf(stderr, "(the above with %s)\n", name);
+  }
+  OK(squeezebert_force_isa(nullptr));
+}
+
+}  // namespace tests
