@@ -1,0 +1,85 @@
+// grouped_conv1d against plain loops in float64: kernel sizes shorter and longer than the sequences, empty sequences,
+// and the same bits for a sequence alone as in a batch.
+#include "exact.h"
+
+namespace {
+
+using namespace tests;
+
+Floats run(squeezebert_context* context, const Conv& conv, const Offsets& offsets, const Floats& input) {
+  const squeezebert_linear layer = conv.linear();
+  const Matrix x(input, conv.shape.in_channels, 3);
+  Matrix y(x.rows(), conv.shape.out_channels, 5);
+  OK(squeezebert_grouped_conv1d(context, static_cast<int64_t>(offsets.size()) - 1, offsets.data(), x.data(), x.stride(),
+                                &layer, y.data(), y.stride()));
+  CHECK(y.edges_intact());
+  return y.values();
+}
+
+void test_kernel_sizes() {
+  const Offsets offsets = {0, 1, 1, 3, 8, 8, 37};
+  for (const int64_t taps : {1, 3, 5, 9, 31}) {
+    for (const int64_t groups : {1, 2, 4}) {
+      Conv conv(28, 20, groups, static_cast<uint32_t>(taps), taps);
+      if (groups == 2) conv.bias.clear();
+      const Floats input = random(37 * 20, 3);
+      const Exact expected = exact_conv(conv, offsets, widen(input));
+      for_each_isa([&] {
+        conv.pack();
+        const Floats batch = on_every_host([&](auto* context) { return run(context, conv, offsets, input); });
+        check_close("grouped_conv1d", batch, expected);
+        for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+          const int32_t begin = offsets[s], end = offsets[s + 1];
+          const Floats alone =
+              run(Context(), conv, {0, end - begin}, Floats(&input[0] + begin * 20, &input[0] + end * 20));
+          CHECK(same_bits(alone, Floats(&batch[0] + begin * 28, &batch[0] + end * 28)));
+        }
+      });
+    }
+  }
+}
+
+// What is not finite reaches the rows within half a kernel of its own, in its sequence and group, and no other.
+void test_not_finite() {
+  const Offsets offsets = {0, 12, 24};
+  Conv conv(8, 8, 2, 4, 3);
+  const Floats clean = random(24 * 8, 5);
+  Floats input = clean;
+  input[11 * 8 + 5] = NAN;
+  for_each_isa([&] {
+    conv.pack();
+    const Floats expected = run(Context(), conv, offsets, clean), got = run(Context(), conv, offsets, input);
+    for (size_t i = 0; i < got.size(); ++i) {
+      const size_t row = i / 8, group = i % 8 / 4;
+      if (group == 1 && (row == 10 || row == 11)) {
+        CHECK(std::isnan(got[i]));
+      } else {
+        CHECK(memcmp(&got[i], &expected[i], sizeof(float)) == 0);
+      }
+    }
+  });
+}
+
+// A kernel of one is grouped_conv1x1, to the bit; nothing to compute is fine.
+void test_edges() {
+  Conv conv(33, 21, 3, 6);
+  const Floats input = random(19 * 21, 7);
+  for_each_isa([&] {
+    conv.pack();
+    const squeezebert_linear layer = conv.linear();
+    Floats output(19 * 33);
+    OK(squeezebert_grouped_conv1x1(Context(), 19, input.data(), 21, &layer, output.data(), 33));
+    CHECK(same_bits(output, run(Context(), conv, {0, 19}, input)));
+    CHECK(run(Context(4), conv, {0}, {}).empty());
+    CHECK(run(Context(4), conv, {0, 0, 0}, {}).empty());
+  });
+}
+
+}  // namespace
+
+int main() {
+  test_kernel_sizes();
+  test_not_finite();
+  test_edges();
+  return check_result();
+}

@@ -1,0 +1,69 @@
+// grouped_qkv_attention against plain loops in float64: groups that line up with the heads and groups that do not,
+// other channels out than in, and the same bits in any batch.
+#include "exact.h"
+
+namespace {
+
+using namespace tests;
+
+constexpr int64_t kIn = 24, kHeads = 3;
+
+struct Projections {
+  Conv query, key, value;
+  Projections(int64_t out, const int64_t (&groups)[3])
+      : query(out, kIn, groups[0], 1), key(out, kIn, groups[1], 3), value(out, kIn, groups[2], 5) {}
+};
+
+Floats run(squeezebert_context* context, const Projections& p, const Offsets& offsets, const Floats& input,
+           const squeezebert_mask* mask = nullptr) {
+  const int64_t out = p.query.shape.out_channels;
+  const squeezebert_attention_shape shape = {
+      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, out / kHeads, 0.4f};
+  const squeezebert_linear query = p.query.linear(), key = p.key.linear(), value = p.value.linear();
+  const Matrix x(input, kIn, 1);
+  Matrix y(x.rows(), out, 2);
+  OK(squeezebert_grouped_qkv_attention(context, &shape, x.data(), x.stride(), &query, &key, &value, mask, y.data(),
+                                       y.stride()));
+  CHECK(y.edges_intact());
+  return y.values();
+}
+
+void test_groups() {
+  const Offsets offsets = {0, 9, 9, 10, 44};
+  const Floats input = random(44 * kIn, 7), data = random(34 * 34, 8);
+  const squeezebert_mask mask = {data.data(), 0, 0, 34};
+  const int64_t all_groups[][3] = {{1, 1, 1}, {3, 3, 3}, {12, 12, 12}, {1, 3, 4}, {6, 2, 12}};
+  for (const int64_t out : {12, 60}) {
+    for (const auto& groups : all_groups) {
+      Projections p(out, groups);
+      if (groups[0] == 3) p.key.bias.clear();
+      const Doubles x = widen(input);
+      const Doubles query = exact_conv(p.query, x).values, key = exact_conv(p.key, x).values,
+                    value = exact_conv(p.value, x).values;
+      const squeezebert_attention_shape shape = {4, offsets.data(), offsets.data(), kHeads, out / kHeads, 0.4f};
+      for_each_isa([&] {
+        for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
+        for (const squeezebert_mask* given : {static_cast<const squeezebert_mask*>(nullptr), &mask}) {
+          const Floats batch = on_every_host([&](auto* context) { return run(context, p, offsets, input, given); });
+          check_close("grouped_qkv_attention", batch, exact_attention(shape, query, key, value, given),
+                      kIn + out / kHeads + 34);
+          for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+            const int32_t begin = offsets[s], end = offsets[s + 1];
+            const Floats alone =
+                run(Context(), p, {0, end - begin}, Floats(&input[0] + begin * kIn, &input[0] + end * kIn), given);
+            CHECK(same_bits(alone, Floats(&batch[0] + begin * out, &batch[0] + end * out)));
+          }
+        }
+        CHECK(run(Context(3), p, {0}, {}).empty());
+        CHECK(run(Context(3), p, {0, 0}, {}).empty());
+      });
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  test_groups();
+  return check_result();
+}
