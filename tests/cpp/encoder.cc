@@ -65,19 +65,17 @@ void test_exact() {
 }
 
 void test_same_bits() {
-  const Offsets offsets = {0, 1, 30, 44, 46, 175};
-  const Floats input = random(175 * kChannels, 3);
-  const Floats data = random(5 * kHeads * 129 * 129, 4);
-  const squeezebert_mask masks[] = {
-      {data.data(), 0, 0, 0}, {data.data(), kHeads * 129 * 129, 129 * 129, 129}, {data.data(), 129, 7, 0}};
-  for (const auto& groups : kGroups) {
-    Encoder encoder(groups, 2);
+  const Offsets offsets = {0, 1, 30, 44, 46, 140};
+  const Floats input = random(140 * kChannels, 3);
+  const Floats data = random(5 * kHeads * 94 * 94, 4);
+  const squeezebert_mask masks[] = {{data.data(), kHeads * 94 * 94, 94 * 94, 94}, {data.data(), 94, 7, 0}};
+  for (const int which : {0, 2}) {
+    Encoder encoder(kGroups[which], 2);
     for_each_isa([&] {
       encoder.pack();
       const std::vector<squeezebert_layer> layers = encoder.get();
       const squeezebert_encoder_shape shape = {5, offsets.data(), kHeads, 0};
-      for (const squeezebert_mask* mask :
-           {static_cast<const squeezebert_mask*>(nullptr), &masks[0], &masks[1], &masks[2]}) {
+      for (const squeezebert_mask* mask : {static_cast<const squeezebert_mask*>(nullptr), &masks[0], &masks[1]}) {
         const Floats batch = run(Context(), encoder, offsets, input, false, mask);
         const Floats first = on_every_host([&](auto* c) { return run(c, encoder, offsets, input, true, mask); });
         for (int64_t s = 0; s < 5; ++s) {

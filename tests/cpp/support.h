@@ -169,11 +169,10 @@ inline void backwards(void*, int32_t workers, void (*body)(void*, int32_t), void
 // other: all must give the same bits. Returns them.
 inline Floats on_every_host(const std::function<Floats(squeezebert_context*)>& compute) {
   const Floats expected = compute(Context());
-  for (const int32_t workers : {2, 3, 4, 7}) {
-    CHECK(same_bits(compute(Context(workers)), expected));
-    CHECK(same_bits(compute(Context(workers, forwards)), expected));
-    CHECK(same_bits(compute(Context(workers, backwards)), expected));
-  }
+  CHECK(same_bits(compute(Context(2)), expected));
+  CHECK(same_bits(compute(Context(4)), expected));
+  CHECK(same_bits(compute(Context(3, forwards)), expected));
+  CHECK(same_bits(compute(Context(7, backwards)), expected));
   return expected;
 }
 
