@@ -59,8 +59,9 @@ class Binding:
         self.eps = self._eps
 
     def holds(self) -> bool:
-        """The model still has the modules and parameters that were bound."""
-        return self._structure.holds() and len(self._layers) == self._layer_count
+        """The model still has the modules and parameters that were bound, and the kernels still take their packed
+        form."""
+        return self._structure.holds() and len(self._layers) == self._layer_count and not self.packed.stale
 
     def check_quiet(self) -> None:
         """Raises Declined when the bypassed modules do more than compute: dropout in training mode, hooks."""

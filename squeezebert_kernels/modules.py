@@ -52,7 +52,7 @@ class _Packing(nn.Module):
         ):
             return weights
         packed = self._packed
-        if packed is None or not all(map(is_, weights, [linear.weight for linear in packed.linears])):
+        if packed is None or packed.stale or not all(map(is_, weights, [linear.weight for linear in packed.linears])):
             linears = [
                 Linear(f"convolution {index}", convolution.weight, convolution.bias, convolution.groups)
                 for index, convolution in enumerate(convolutions)

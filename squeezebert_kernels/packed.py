@@ -3,15 +3,17 @@ date."""
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from . import ops  # noqa: F401  (registers torch.ops.squeezebert)
+from ._native import active_isa
 from .padding import Declined
 from .watch import ValueWatch, reads_as_plain
 
@@ -38,12 +40,13 @@ class PackedLinears:
 
     def __init__(self, linears: list[Linear]) -> None:
         self.linears = linears
+        self._isa = active_isa()
         known: dict[tuple[torch.Size, int], int] = {}
         sizes = [_packed_bytes(linear, known) for linear in linears]
         starts = [0]
         for size in sizes:
             starts.append(starts[-1] + -(-size // _ALIGNMENT) * _ALIGNMENT)
-        self.buffer = torch.empty(starts[-1], dtype=torch.uint8)
+        self.buffer = _allocate(starts[-1])
         self.packed = [
             self.buffer[start : start + size].view(linear.weight.shape[0], -1)
             for linear, start, size in zip(linears, starts, sizes, strict=False)
@@ -52,6 +55,11 @@ class PackedLinears:
         self._released: set[int] = set()
         self._pack(range(len(linears)))
         self._watch_all()
+
+    @property
+    def stale(self) -> bool:
+        """Packed for another instruction set than the one now in use (`_native.force_isa`): to be made anew."""
+        return self._isa != active_isa()
 
     def refresh(self) -> None:
         """Packs the weights that have changed. Raises Declined for one that no longer can be (another dtype,
@@ -137,6 +145,18 @@ class PackedLinears:
     def _watch_all(self) -> None:
         self._watches = [ValueWatch([linear.weight]) for linear in self.linears]
         self._watch = ValueWatch([linear.weight for linear in self.linears])
+
+
+def _allocate(size: int) -> Tensor:
+    """`size` bytes, aligned to a page, in huge pages where Linux gives them: at few tokens the weights are streamed
+    from memory, and with small pages address translation alone takes some 5 % of that.
+    """
+    if not size or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(size, dtype=torch.uint8)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel built without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8)
 
 
 def _packed_bytes(linear: Linear, known: dict[tuple[torch.Size, int], int]) -> int:

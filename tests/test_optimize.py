@@ -35,6 +35,16 @@ TOKEN_HEADS = [
     "BertForQuestionAnswering",
 ]
 TOKENS = 9
+# The published widths (and BERT-base's).
+PUBLISHED = {
+    "SqueezeBertModel": {
+        "hidden_size": 768,
+        "embedding_size": 768,
+        "intermediate_size": 3072,
+        "num_attention_heads": 12,
+    },
+    "BertModel": {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12},
+}
 MASKS = {
     "none": None,
     "ones": torch.ones(3, TOKENS, dtype=torch.long),
@@ -184,8 +194,7 @@ def test_a_model_inside_another_module() -> None:
 @torch.no_grad()
 def test_the_published_size() -> None:
     """Hidden 768, 12 heads, intermediate 3072, the published groups; two of its layers."""
-    fields = {"hidden_size": 768, "embedding_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-    model = small("SqueezeBertModel", **fields)
+    model = small("SqueezeBertModel", **PUBLISHED["SqueezeBertModel"])
     inputs = inputs_of("SqueezeBertModel", MASKS["right"])
     expected = model(**inputs)
     with kernels():
@@ -243,10 +252,11 @@ def test_optimizing_twice_is_optimizing_once() -> None:
 
 @pytest.mark.parametrize("name", BASES)
 @pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("size", ["small", "published"])
 @torch.no_grad()
-def test_a_sentence_has_the_same_bits_in_any_company(name: str, threads: int) -> None:
-    """Alone, in a batch, padded left, right or not at all, with any number of threads."""
-    model = optimize(small(name))
+def test_a_sentence_has_the_same_bits_in_any_company(name: str, threads: int, size: str) -> None:
+    """Alone or in a batch, padded or not, with any number of threads."""
+    model = optimize(small(name, **(PUBLISHED[name] if size == "published" else {})))
     sentences = [torch.randint(1, 61, (length,)) for length in (9, 4, 1, 7)]
     alone = [model(sentence[None]) for sentence in sentences]
     torch.set_num_threads(threads)
@@ -299,8 +309,7 @@ def test_two_threads_with_different_heads_over_one_base() -> None:
 
 def test_packed_weights_are_hardly_larger_and_in_order() -> None:
     """At most 1.02 of the plain size at the published widths, aligned, each where the one before ends."""
-    fields = {"hidden_size": 768, "embedding_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-    model = optimize(small("SqueezeBertModel", **fields))
+    model = optimize(small("SqueezeBertModel", **PUBLISHED["SqueezeBertModel"]))
     packed = model.forward.bind().packed
     plain = sum(linear.weight.numel() * 4 for linear in packed.linears)
     assert packed.buffer.numel() <= 1.02 * plain

@@ -14,7 +14,7 @@ from torch import nn
 
 from paths import kernels, original
 from small_models import config_for, hf_model, padding_mask, randomize
-from squeezebert_kernels import optimize, restore
+from squeezebert_kernels import _native, optimize, restore
 from tolerances import REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
@@ -155,6 +155,21 @@ def test_changed_weights_are_noticed(name: str, release: bool, change: Callable[
     torch.testing.assert_close(after.pooler_output, expected.pooler_output, **CLOSE)
     real = MASK.bool()
     torch.testing.assert_close(after.last_hidden_state[real], expected.last_hidden_state[real], **CLOSE)
+
+
+@torch.no_grad()
+def test_another_instruction_set() -> None:
+    """Weights are packed for one; when another is forced, they are packed for that."""
+    model = optimize(small("SqueezeBertModel"))
+    expected = model(IDS).last_hidden_state
+    before = _native.active_isa()
+    try:
+        _native.force_isa("scalar")
+        with kernels():
+            torch.testing.assert_close(model(IDS).last_hidden_state, expected, **CLOSE)
+    finally:
+        _native.force_isa(before)
+    assert torch.equal(model(IDS).last_hidden_state, expected)
 
 
 @torch.inference_mode()
