@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,95 +17,6 @@ import pytest
 import squeezebert_kernels
 from squeezebert_kernels import numpy as kernels
 from tolerances import float32_bound
-
-EPS = 1e-12
-_erf = np.vectorize(math.erf, otypes=[np.float64])
-
-
-# ---- the formulas, float64 -------------------------------------------------------------------------------------------
-
-
-def conv1d(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int) -> np.ndarray:
-    """x [S, in], weight [out, in / groups, K] -> [S, out], zeros outside the sequence."""
-    out_channels, in_per_group, kernel_size = weight.shape
-    half, out_per_group = kernel_size // 2, out_channels // groups
-    padded = np.pad(x.astype(np.float64), ((half, half), (0, 0)))
-    y = np.tile(bias.astype(np.float64), (len(x), 1))
-    for g in range(groups):
-        rows = slice(g * out_per_group, (g + 1) * out_per_group)
-        columns = slice(g * in_per_group, (g + 1) * in_per_group)
-        for k in range(kernel_size):
-            y[:, rows] += padded[k : k + len(x), columns] @ weight[rows, :, k].T.astype(np.float64)
-    return y
-
-
-def conv1x1(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, groups: int) -> np.ndarray:
-    return conv1d(x.reshape(-1, x.shape[-1]), weight[:, :, None], bias, groups).reshape(*x.shape[:-1], -1)
-
-
-def gelu(x: np.ndarray) -> np.ndarray:
-    return x * (1 + _erf(x / math.sqrt(2))) / 2
-
-
-def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    centred = x - x.mean(-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPS) * weight + bias
-
-
-def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, mask: np.ndarray | float = 0.0) -> np.ndarray:
-    """q [N, Sq, C], k and v [N, Sk, C]."""
-
-    def split(x: np.ndarray) -> np.ndarray:
-        return x.astype(np.float64).reshape(*x.shape[:2], heads, -1).transpose(0, 2, 1, 3)
-
-    scores = split(q) @ split(k).swapaxes(-1, -2) / math.sqrt(q.shape[-1] // heads) + mask
-    scores = np.exp(scores - scores.max(-1, keepdims=True))
-    y = scores / scores.sum(-1, keepdims=True) @ split(v)
-    return y.transpose(0, 2, 1, 3).reshape(q.shape)
-
-
-# ---- inputs ----------------------------------------------------------------------------------------------------------
-
-
-def floats(*shape: int, seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    return (np.random.default_rng([seed, *shape]).standard_normal(shape) * scale).astype(np.float32)
-
-
-class Linear:
-    """A layer with weights that keep values of order 1."""
-
-    def __init__(self, out_channels: int, in_channels: int, groups: int, seed: int) -> None:
-        depth = in_channels // groups
-        self.weight = floats(out_channels, depth, seed=seed, scale=depth**-0.5)
-        self.bias = floats(out_channels, seed=seed)
-        self.groups = groups
-        self.packed = kernels.pack(self.weight, groups)
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        return conv1x1(x, self.weight, self.bias, self.groups)
-
-
-class Layer:
-    """An encoder layer of 24 channels and 4 heads."""
-
-    def __init__(self, seed: int, channels: int = 24, wide: int = 48) -> None:
-        self.query, self.key, self.value = (Linear(channels, channels, 4, seed + i) for i in range(3))
-        self.post_attention = Linear(channels, channels, 1, seed + 3)
-        self.intermediate = Linear(wide, channels, 4, seed + 4)
-        self.output = Linear(channels, wide, 4, seed + 5)
-        self.norms = [(1 + floats(channels, seed=seed + i) / 8, floats(channels, seed=seed + i)) for i in (6, 7)]
-
-    @property
-    def params(self) -> list[kernels.PackedWeight | np.ndarray | None]:
-        qkv = [p for linear in (self.query, self.key, self.value) for p in (linear.packed, linear.bias)]
-        ffn = [p for linear in (self.intermediate, self.output) for p in (linear.packed, linear.bias)]
-        return [*qkv, self.post_attention.packed, self.post_attention.bias, *self.norms[0], *ffn, *self.norms[1]]
-
-    def __call__(self, x: np.ndarray, mask: np.ndarray | float = 0.0) -> np.ndarray:
-        """x [N, S, C]."""
-        context = attend(self.query(x), self.key(x), self.value(x), 4, mask)
-        y = layer_norm(self.post_attention(context) + x, *self.norms[0])
-        return layer_norm(self.output(gelu(self.intermediate(y))) + y, *self.norms[1])
 
 
 def assert_near(got: np.ndarray, exact: np.ndarray, *reduction_lengths: int) -> None:
@@ -175,6 +91,63 @@ def test_python_threads_compute_at_the_same_time() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def fresh_process(code: str, isa: str | None = None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "SQUEEZEBERT_FORCE_ISA"}
+    if isa is not None:
+        environment["SQUEEZEBERT_FORCE_ISA"] = isa
+    root = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=120, check=False)
+
+
+def test_the_environment_forces_an_isa() -> None:
+    code = "from squeezebert_kernels import numpy as kernels; print(kernels.active_isa())"
+    for isa in kernels.isas():
+        assert fresh_process(code, isa).stdout.strip() == isa
+    assert fresh_process(code).stdout.strip() == kernels.isas()[0]
+
+
+def test_an_isa_in_the_environment_that_cannot_be_used_stops_every_call() -> None:
+    code = """
+        import numpy
+        from squeezebert_kernels import numpy as kernels
+        for call in (kernels.active_isa, kernels.measure_peak, lambda: kernels.pack(numpy.ones((4, 4), "float32"))):
+            try:
+                call()
+            except RuntimeError as error:
+                print(error)
+    """
+    done = fresh_process(code, "sve9")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        assert "SQUEEZEBERT_FORCE_ISA" in line
+        assert "sve9" in line
+        assert kernels.isas()[0] in line
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_computes() -> None:
+    code = """
+        import os, warnings
+        import numpy
+        from squeezebert_kernels import numpy as kernels
+        warnings.simplefilter("ignore")  # Python 3.12 and later advise against fork beside threads
+        kernels.set_num_threads(2)
+        weight = kernels.pack(numpy.ones((64, 16), "float32"), groups=4)
+        x = numpy.arange(64 * 64, dtype="float32").reshape(64, 64)
+        before = kernels.grouped_conv1x1(x, weight)
+        child = os.fork()
+        same = numpy.array_equal(kernels.grouped_conv1x1(x, weight), before)
+        if child == 0:
+            os._exit(0 if same else 1)
+        print(same, os.waitpid(child, 0)[1])
+    """
+    done = fresh_process(code)
+    assert done.stdout.split() == ["True", "0"], done.stderr
 
 
 # ---- numbers ---------------------------------------------------------------------------------------------------------
@@ -367,6 +340,13 @@ def test_errors_name_the_argument() -> None:
     for match, call in cases:
         with pytest.raises(ValueError, match=match):
             call()
+
+
+def test_more_tokens_than_offsets_can_count_are_refused() -> None:
+    weight = kernels.pack(floats(1, 1, 3))
+    many = np.broadcast_to(np.float32(0), (2**16, 2**16, 1))  # takes no memory
+    with pytest.raises(ValueError, match=r"input: expected fewer than 2\^31 tokens"):
+        kernels.grouped_conv1d(many, weight)
 
 
 def test_a_list_is_not_an_array() -> None:

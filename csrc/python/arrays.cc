@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 namespace squeezebert::python {
 namespace {
@@ -146,18 +147,14 @@ int64_t Sequences::longest() const {
 }
 
 Sequences AsSequences(const std::string& name, const py::array& array, const OptionalArray& cu_seqlens) {
-  Sequences sequences{AsRows(name, array), {}};
-  if (cu_seqlens) {
-    if (array.ndim() != 2) Fail(name, ": expected packed tokens [T, C] with cu_seqlens, got ", Describe(array));
-    sequences.offsets = CheckedOffsets(*cu_seqlens, sequences.rows.rows);
-  } else if (array.ndim() == 2) {
-    sequences.offsets = EqualOffsets(name, 1, array.shape(0));
-  } else if (array.ndim() == 3) {
-    sequences.offsets = EqualOffsets(name, array.shape(0), array.shape(1));
-  } else {
-    Fail(name, ": expected [N, S, C] or [S, C], got ", Describe(array));
-  }
-  return sequences;
+  const py::ssize_t rank = array.ndim();
+  if (cu_seqlens && rank != 2) Fail(name, ": expected packed tokens [T, C] with cu_seqlens, got ", Describe(array));
+  if (rank != 2 && rank != 3) Fail(name, ": expected [N, S, C] or [S, C], got ", Describe(array));
+  // Offsets first: they refuse sizes that it would be a pity to copy.
+  std::vector<int32_t> offsets = cu_seqlens  ? CheckedOffsets(*cu_seqlens, array.shape(0))
+                                 : rank == 2 ? EqualOffsets(name, 1, array.shape(0))
+                                             : EqualOffsets(name, array.shape(0), array.shape(1));
+  return {AsRows(name, array), std::move(offsets)};
 }
 
 Mask AsMask(const OptionalArray& mask, int64_t sequences, int64_t heads, int64_t queries, int64_t keys) {
