@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import squeezebert_kernels
+from numpy_formulas import EPS, Layer, Linear, attend, conv1d, floats, gelu, layer_norm
 from squeezebert_kernels import numpy as kernels
 from tolerances import float32_bound
 
