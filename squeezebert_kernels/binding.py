@@ -59,8 +59,7 @@ class Binding:
         self.eps = self._eps
 
     def holds(self) -> bool:
-        """The model still has the modules and parameters that were bound, and the kernels still take their packed
-        form."""
+        """The model still has what was bound, and the kernels still take its packed form."""
         return self._structure.holds() and len(self._layers) == self._layer_count and not self.packed.stale
 
     def check_quiet(self) -> None:

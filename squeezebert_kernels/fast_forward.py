@@ -142,8 +142,7 @@ class BaseForward(_Forward):
 
     @contextmanager
     def wanting(self, first_token: bool, all_positions: bool) -> Iterator[None]:
-        """Inside the block, this thread's calls of this forward are for someone who wants no more, or no less, than
-        that."""
+        """Inside the block, this thread's calls of this forward are for a head that wants just that."""
         outer = getattr(_wanted, "now", (self, _EVERYTHING))
         _wanted.now = (self, (first_token, all_positions))
         try:
@@ -156,12 +155,14 @@ class BaseForward(_Forward):
         binding = self._binding
         if binding is None or not binding.holds():
             with self._lock:
-                self.restore_weights()
-                self._binding = None
-                self._binding = binding = Binding(self.module, self.family)
-                if self._release_weights:
-                    self._release(binding)
+                binding = self._binding
+                if binding is None or not binding.holds():
+                    self.restore_weights()
+                    self._binding = None
+                    self._binding = binding = Binding(self.module, self.family)
         binding.packed.refresh()
+        if self._release_weights and not binding.packed.released:
+            self._release(binding)
         return binding
 
     def restore_weights(self) -> None:
@@ -178,11 +179,12 @@ class BaseForward(_Forward):
 
     def _release(self, binding: Binding) -> None:
         binding.packed.release()
-        self._hooks = [
-            # (torch marks the hook, and a method takes no marks)
-            self.module.register_state_dict_post_hook(partial(self._fill_state_dict)),
-            self.module.register_load_state_dict_pre_hook(self._reclaim),
-        ]
+        if not self._hooks:
+            self._hooks = [
+                # torch sets an attribute on this hook, which a method does not take: hence the partial.
+                self.module.register_state_dict_post_hook(partial(self._fill_state_dict)),
+                self.module.register_load_state_dict_pre_hook(self._reclaim),
+            ]
 
     def _fill_state_dict(self, module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
         """Puts the values of the released weights into a state_dict."""
@@ -203,10 +205,9 @@ class BaseForward(_Forward):
         if not self._released:
             return nullcontext()
         assert self._binding is not None
-        if self.module.training or (torch.is_grad_enabled() and self._binding.requires_grad()):
+        if torch.is_grad_enabled():  # a graph would keep the weights that are taken away again
             raise RuntimeError(
-                f"{_RELEASED}, so it cannot be trained: call restore(model) first, or run it in eval mode under "
-                "torch.no_grad()"
+                f"{_RELEASED}, so no gradient flows through them: call restore(model) first, or torch.no_grad()"
             )
         return self._binding.packed.reclaimed()
 
@@ -252,25 +253,23 @@ class BaseForward(_Forward):
         if tokens is not None and (all_positions or (binding.pooler is not None and not tokens.first_is_real)):
             # Someone reads a padded position: compute them all, as the original does.
             tokens, mask = None, attention_mask.bool()[:, None, None, :]
-        # What follows records no graph, and skips the price of asking every weight whether it should.
-        with torch._C._AutoDispatchBelowAutograd():
-            rows = torch.ops.squeezebert.encoder.default(
-                self._embed(binding, request, tokens),
-                binding.params,
-                binding.num_heads,
-                binding.groups,
-                binding.eps,
-                mask,
-                None if tokens is None else tokens.cu_seqlens,
-                first_token,
-            )
-            if first_token:
-                rows, tokens = rows.unsqueeze(1), None
-            hidden = rows if tokens is None else tokens.put_back(rows)
-            if binding.pooler is None:
-                return hidden, None
-            pooled = torch.ops.squeezebert.grouped_conv1x1.default(hidden[:, 0], *binding.pooler, 1)
-            return hidden, pooled.tanh_()
+        rows = torch.ops.squeezebert.encoder.default(
+            self._embed(binding, request, tokens),
+            binding.params,
+            binding.num_heads,
+            binding.groups,
+            binding.eps,
+            mask,
+            None if tokens is None else tokens.cu_seqlens,
+            first_token,
+        )
+        if first_token:
+            rows, tokens = rows.unsqueeze(1), None
+        hidden = rows if tokens is None else tokens.put_back(rows)
+        if binding.pooler is None:
+            return hidden, None
+        pooled = torch.ops.squeezebert.grouped_conv1x1.default(hidden[:, 0], *binding.pooler, 1)
+        return hidden, pooled.tanh_()
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         """What torch.compile sees: one operator where the fast path may serve, the original forward elsewhere."""

@@ -61,8 +61,7 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
 
 
 def attach(model: nn.Module, release_weights: bool = False) -> list[BaseForward]:
-    """Replaces the forward of every base model in `model`, and of the heads over them; weights are packed at the first
-    call."""
+    """Replaces the forward of the base models in `model` and of their heads; weights are packed at the first call."""
     forwards = []
     for base, family in _bases(model):
         base.forward = forward = BaseForward(base, family, release_weights)

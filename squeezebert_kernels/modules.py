@@ -34,8 +34,7 @@ __all__ = [
 
 
 class _Packing(nn.Module):
-    """A module that keeps packed forms of its convolutions' weights. They are not part of its state, nor of its
-    copies."""
+    """A module that keeps packed forms of its convolutions' weights, outside its state and its copies."""
 
     _packed: PackedLinears | None = None
 
@@ -116,8 +115,7 @@ class GroupedConv1d(nn.Conv1d):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, groups=groups)
 
     def forward(self, input: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
-        """input: [N, S, in_channels], [S, in_channels], or packed tokens [T, in_channels] with int32 cu_seqlens [N +
-        1]."""
+        """input: [N, S, in], [S, in], or packed tokens [T, in] with int32 cu_seqlens [N + 1]."""
         return ops.grouped_conv1d(input, self.weight, self.bias, self.groups, cu_seqlens)
 
 
@@ -131,8 +129,7 @@ class SqueezeBertLayer(_Packing, reference.SqueezeBertLayer):
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> Tensor:
-        """[N, S, C], with a mask as `ops.attention` takes it, or packed tokens [T, C] with cu_seqlens. Returns the same
-        shape."""
+        """[N, S, C] with a mask as `ops.attention` takes it, or packed tokens [T, C] with cu_seqlens; same shape out."""
         if _drops(self, cu_seqlens):
             return super().forward(hidden_states, mask, None)[0]
         params, heads, groups, eps = _encoder_arguments(self, [self], hidden_states)

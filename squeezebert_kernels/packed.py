@@ -1,5 +1,4 @@
-"""PackedLinears: the weights of many position-wise layers, packed one after another into one buffer, kept up to
-date."""
+"""PackedLinears: the weights of many position-wise layers, packed into one buffer and kept up to date."""
 
 from __future__ import annotations
 
@@ -62,8 +61,7 @@ class PackedLinears:
         return self._isa != active_isa()
 
     def refresh(self) -> None:
-        """Packs the weights that have changed. Raises Declined for one that no longer can be (another dtype,
-        device)."""
+        """Packs the weights that have changed. Raises Declined for one of another dtype or device."""
         if self._watch.holds():
             return
         with self._lock:
@@ -92,6 +90,8 @@ class PackedLinears:
         Raises ValueError, naming the weight, for one that does not come back exactly (it holds an infinity or a NaN).
         """
         with self._lock:
+            if self._released:
+                return
             for index, linear in enumerate(self.linears):
                 if not torch.equal(self.unpack(index), linear.weight.detach()):
                     raise ValueError(
