@@ -1,0 +1,1 @@
+"""`python -m squeezebert_kernels compare`: this library beside its peers, in one process, on the same text."""

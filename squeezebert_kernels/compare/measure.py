@@ -1,0 +1,107 @@
+"""Lets the competitors check and time themselves on every workload."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from rich.progress import Progress
+
+from .flops import encoder_bytes, encoder_flops
+from .peers import REFERENCE, Contest, Peer, RunOnce
+from .results import Row
+from .timing import measure_peak, median, race
+from .workload import Workload
+
+FEWEST_ROUNDS, MOST_ROUNDS = 2, 30
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One peer on one workload: its difference from Hugging Face (see `check`), and every timed pass."""
+
+    peer: Peer
+    workload: Workload
+    difference: float | None
+    seconds: list[float]
+
+    def row(self, contest: Contest, peak: float) -> Row:
+        """The figures that are reported. peak: GFLOP/s of all threads together."""
+        shape = self.peer.shape(contest)
+        flops = encoder_flops(shape, self.workload.lengths)
+        typical = median(self.seconds)
+        return Row(
+            workload=self.workload.name,
+            tokens=sum(self.workload.lengths),
+            peer=self.peer.name,
+            title=self.peer.title,
+            milliseconds=1e3 * typical,
+            passes=len(self.seconds),
+            gflops=flops / typical / 1e9,
+            share_of_peak=flops / typical / 1e9 / peak,
+            intensity=flops / encoder_bytes(shape, self.workload.lengths),
+            max_difference=self.difference,
+        )
+
+
+def measure(
+    contest: Contest, peers: list[Peer], workloads: list[Workload], deadline: float, progress: Progress
+) -> tuple[list[Row], float]:
+    """Rows for every peer on every workload, and the best FMA peak seen before, between and after them, GFLOP/s.
+
+    deadline: on the clock of time.perf_counter; a workload still gets FEWEST_ROUNDS when it has passed.
+    """
+    measurements: list[Measurement] = []
+    peak = measure_peak(contest.threads)
+    task = progress.add_task("measuring", total=len(workloads))
+    # Longer workloads get more of the time, but less than in proportion, so that short ones get more rounds.
+    weights = [math.sqrt(sum(workload.lengths)) for workload in workloads]
+    for index, workload in enumerate(workloads):
+        share = weights[index] / sum(weights[index:])
+
+        def show(peer: Peer, workload: Workload = workload) -> None:
+            # Drawn between turns only: a thread that redraws the bar would take its time from whoever is running.
+            progress.update(task, description=f"{workload.name}: {peer.title}", refresh=True)
+
+        with torch.inference_mode():
+            measurements += _measure_workload(peers, workload, deadline, share, show)
+        peak = max(peak, measure_peak(contest.threads))
+        progress.advance(task)
+    progress.update(task, description="measured")
+    return [measurement.row(contest, peak) for measurement in measurements], peak
+
+
+def _measure_workload(
+    peers: list[Peer], workload: Workload, deadline: float, share: float, show: Callable[[Peer], None]
+) -> list[Measurement]:
+    by_name = {peer.name: peer for peer in peers}
+    passes = {name: peer.bind(workload) for name, peer in by_name.items()}
+    expected = passes[REFERENCE.name]()
+    differences = {}
+    for name, peer in by_name.items():
+        differences[name] = check(peer, passes[name], expected, workload)
+        show(peer)
+    # Only now: the first batch of its kind makes torch.compile compile, and that time is gone.
+    seconds = (deadline - time.perf_counter()) * share
+    times = race(passes, seconds, FEWEST_ROUNDS, MOST_ROUNDS, after_turn=lambda name: show(by_name[name]))
+    return [Measurement(peer, workload, differences[name], times[name]) for name, peer in by_name.items()]
+
+
+def check(peer: Peer, run: RunOnce, expected: torch.Tensor, workload: Workload) -> float | None:
+    """One pass, which also warms the peer up: its largest absolute difference from `expected` over real tokens.
+
+    None for a peer that runs another network. Raises RuntimeError when the output has another shape or is not finite.
+    """
+    output = run()
+    if output.shape != expected.shape or not bool(output[workload.attention_mask.bool()].isfinite().all()):
+        raise RuntimeError(
+            f"{peer.title} on {workload.name}: expected finite values of shape {list(expected.shape)}, "
+            f"got shape {list(output.shape)}, or values that are not finite"
+        )
+    if not peer.same_model:
+        return None
+    real = workload.attention_mask.bool()
+    return float((output[real] - expected[real]).abs().max())

@@ -1,0 +1,45 @@
+"""What this machine and this installation are: for `info`, and for whoever reads a measurement later."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import torch
+
+import squeezebert_kernels
+
+
+def cpu_model() -> str:
+    """The processor's name as the kernel reports it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    # x86 says "model name"; Arm kernels name the implementer and part number only.
+    if "model name" in names:
+        return names["model name"]
+    if "CPU part" in names:
+        return f"{platform.machine()} implementer {names.get('CPU implementer', '?')} part {names['CPU part']}"
+    return platform.processor() or platform.machine()
+
+
+def describe() -> dict[str, str]:
+    """Version, CPU, ISAs found and chosen, threads, torch: one printable line each.
+
+    Raises ImportError when the compiled module is missing, RuntimeError when SQUEEZEBERT_FORCE_ISA cannot be had.
+    """
+    from squeezebert_kernels import _native
+
+    return {
+        "squeezebert_kernels": f"{squeezebert_kernels.__version__} (compiled library {_native.version()})",
+        "CPU": cpu_model(),
+        "ISAs found": ", ".join(_native.isas()),
+        "ISA chosen": _native.active_isa(),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
