@@ -58,3 +58,9 @@ def float32_bound(*reduction_lengths: int, size: float = 1.0) -> float:
 # The exact GELU of the kernels against float64: csrc/math/gelu.h bounds its error over all floats by 1.71e-7 beyond
 # the rounding of the result.
 GELU = {"rtol": UNIT_ROUNDOFF, "atol": 1.8e-7}
+
+# ---- programs ----
+
+# `compare`: peers on one model of float32 weights, last hidden state after a LayerNorm, so of order 1. The largest
+# difference between two runtimes on a small model is about 1e-6; a graph that ignores its mask is off by 1.
+PEER_PARITY = 2e-5

@@ -54,6 +54,7 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--text", type=Path, metavar="FILE", help="English text (default: one that is shipped)")
     parser.add_argument("--batch", type=int, help="one shape of this many sequences in place of the usual five")
     parser.add_argument("--seq", type=int, help="one shape of this many tokens in place of the usual five")
+    parser.add_argument("--sentences", type=int, default=8, help="of the text, in one batch (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="for every peer alike (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32",), default="float32", help="(default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=105.0, help="for the whole run (default: %(default).0f)")
@@ -97,6 +98,7 @@ def _compare(options: argparse.Namespace) -> None:
         text=options.text,
         batch=options.batch,
         tokens=options.seq,
+        sentences=options.sentences,
         threads=options.threads,
         dtype=options.dtype,
         seconds=options.seconds,

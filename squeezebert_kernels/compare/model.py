@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from .token_major import PARTS
+from .token_major import FAMILY_OF
 
 
 def load_model(name: str | None) -> Any:
@@ -29,8 +29,8 @@ def load_model(name: str | None) -> Any:
         torch.manual_seed(0)
         return SqueezeBertModel(SqueezeBertConfig()).eval()
     config = AutoConfig.from_pretrained(name)
-    if config.model_type not in PARTS:
-        raise ValueError(f"model: expected the type {' or '.join(PARTS)}, got {config.model_type} in {name}")
+    if config.model_type not in FAMILY_OF:
+        raise ValueError(f"model: expected the type {' or '.join(FAMILY_OF)}, got {config.model_type} in {name}")
     # A head's checkpoint has weights that the base model does not use; its loading report would say so at length.
     logging.set_verbosity_error()
     logging.disable_progress_bar()

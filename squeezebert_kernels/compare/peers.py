@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .exported import INPUTS, OUTPUTS, ExportedModel
 from .flops import EncoderShape
+from .token_major import FAMILY_OF
 from .workload import Workload
 
 RunOnce = Callable[[], Tensor]
@@ -109,8 +110,8 @@ class BertBase(TorchPeer):
 class TorchCompile(TorchPeer):
     """`torch.compile` of every encoder layer, with dynamic shapes.
 
-    The layers share one compilation, and all batch sizes above 1 another, which costs seconds where compiling the whole
-    model for each shape costs minutes; the passes take the same time.
+    The layers share one compilation, for a batch of 1 and another for larger ones, which takes seconds where compiling
+    the whole model for each shape takes minutes; the passes take the same time.
     """
 
     name = "compile"
@@ -118,8 +119,8 @@ class TorchCompile(TorchPeer):
 
     def __init__(self, contest: Contest) -> None:
         self.model = copy.deepcopy(contest.model)
-        encoder = self.model.encoder
-        for layer in encoder.layers if hasattr(encoder, "layers") else encoder.layer:
+        family = FAMILY_OF[contest.model.config.model_type]
+        for layer in self.model.encoder.get_submodule(family.layers).children():
             layer.forward = torch.compile(layer.forward, dynamic=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import importlib.util
 import json
 import tempfile
 import time
@@ -29,21 +30,21 @@ from .results import Results
 from .timing import measure_bandwidth
 from .workload import FIXED_SHAPES, Workload, fixed_shape, read_text, sentence_batch
 
-SENTENCES = 8
-
 
 @dataclass(frozen=True)
 class Options:
     """What the command line asks for; None leaves a choice to the program.
 
-    batch, tokens: one fixed shape in place of the usual ones. seconds: the whole run should end by then, set-up
-    included; it takes longer when two rounds of everything do. peers: names, None for all.
+    batch, tokens: one fixed shape in place of the usual ones. sentences: how many of the text's make its batch.
+    seconds: the whole run should end by then, set-up included; it takes longer when two rounds of everything do.
+    peers: names, None for all.
     """
 
     model: str | None = None
     text: Path | None = None
     batch: int | None = None
     tokens: int | None = None
+    sentences: int = 8
     threads: int = 1
     dtype: str = "float32"
     seconds: float = 105.0
@@ -64,8 +65,11 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
     deadline = time.perf_counter() + options.seconds
     if options.dtype != "float32":
         raise ValueError(f"dtype: expected float32, the one this version computes in, got {options.dtype}")
-    if options.threads < 1:
-        raise ValueError(f"threads: expected at least 1, got {options.threads}")
+    for name in ("threads", "sentences"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"{name}: expected at least 1, got {getattr(options, name)}")
+    if options.plot and importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("plot: needs matplotlib, which is not installed")
     with _torch_threads(options.threads), tempfile.TemporaryDirectory() as folder:
         machine = describe()
         console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
@@ -107,11 +111,12 @@ def make_workloads(options: Options, config: Any) -> list[Workload]:
     if options.batch is None and options.tokens is None:
         shapes = [(batch, tokens) for batch, tokens in FIXED_SHAPES if tokens <= positions]
     else:
-        shapes = [(options.batch or 1, options.tokens or min(128, positions))]
+        batch = 1 if options.batch is None else options.batch
+        shapes = [(batch, min(128, positions) if options.tokens is None else options.tokens)]
         if shapes[0][1] > positions:
             raise ValueError(f"seq: expected at most {positions} tokens (the model's positions), got {shapes[0][1]}")
     fixed = [fixed_shape(tokenizer, text, batch, tokens) for batch, tokens in shapes]
-    return [*fixed, sentence_batch(tokenizer, text, options.batch or SENTENCES, positions)]
+    return [*fixed, sentence_batch(tokenizer, text, options.sentences, positions)]
 
 
 def set_up(contest: Contest, names: tuple[str, ...] | None, progress: Progress) -> tuple[list[Peer], dict[str, str]]:

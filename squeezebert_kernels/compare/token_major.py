@@ -15,29 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Names of the same parts in Hugging Face's SqueezeBERT and BERT.
-PARTS = {
-    "squeezebert": {
-        "query": "attention.query",
-        "key": "attention.key",
-        "value": "attention.value",
-        "post_attention": "post_attention.conv1d",
-        "post_attention_layer_norm": "post_attention.layernorm",
-        "intermediate": "intermediate.conv1d",
-        "output": "output.conv1d",
-        "output_layer_norm": "output.layernorm",
-    },
-    "bert": {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "post_attention": "attention.output.dense",
-        "post_attention_layer_norm": "attention.output.LayerNorm",
-        "intermediate": "intermediate.dense",
-        "output": "output.dense",
-        "output_layer_norm": "output.LayerNorm",
-    },
-}
+from squeezebert_kernels.families import FAMILIES, Family
+
+# A config's model_type: where such a model of Hugging Face keeps its parts.
+FAMILY_OF = {"squeezebert": FAMILIES[0], "bert": FAMILIES[1]}
 
 
 class GroupedMatMul(nn.Module):
@@ -61,18 +42,13 @@ class GroupedMatMul(nn.Module):
 class Layer(nn.Module):
     """One encoder layer on [N, S, C]; `mask` is additive, [N, 1, 1, S]."""
 
-    def __init__(self, source: nn.Module, model_type: str, heads: int) -> None:
+    def __init__(self, source: nn.Module, family: Family, heads: int) -> None:
         super().__init__()
-        part = {name: source.get_submodule(path) for name, path in PARTS[model_type].items()}
+        linears = [GroupedMatMul(source.get_submodule(path)) for path in family.linears]
+        norms = [_plain_layer_norm(source.get_submodule(path)) for path in family.norms]
         self.heads = heads
-        self.query = GroupedMatMul(part["query"])
-        self.key = GroupedMatMul(part["key"])
-        self.value = GroupedMatMul(part["value"])
-        self.post_attention = GroupedMatMul(part["post_attention"])
-        self.post_attention_layer_norm = _plain_layer_norm(part["post_attention_layer_norm"])
-        self.intermediate = GroupedMatMul(part["intermediate"])
-        self.output = GroupedMatMul(part["output"])
-        self.output_layer_norm = _plain_layer_norm(part["output_layer_norm"])
+        self.query, self.key, self.value, self.post_attention, self.intermediate, self.output = linears
+        self.post_attention_layer_norm, self.output_layer_norm = norms
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         query, key, value = (self._heads(layer(tokens)) for layer in (self.query, self.key, self.value))
@@ -90,10 +66,11 @@ class TokenMajorModel(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        model_type = model.config.model_type
-        layers = model.encoder.layers if model_type == "squeezebert" else model.encoder.layer
+        family = FAMILY_OF[model.config.model_type]
+        heads = model.config.num_attention_heads
+        layers = model.encoder.get_submodule(family.layers)
         self.embeddings = model.embeddings
-        self.layers = nn.ModuleList([Layer(layer, model_type, model.config.num_attention_heads) for layer in layers])
+        self.layers = nn.ModuleList([Layer(layer, family, heads) for layer in layers.children()])
         self.pooler = model.pooler
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
