@@ -59,15 +59,36 @@ def print_report(results: Results, console: Console) -> None:
 
 
 def markdown(results: Results) -> str:
-    """The same tables in Markdown, in one: a row for each peer of each workload."""
-    lines = [f"| batch x tokens | {' | '.join(COLUMNS)} |", "|---|---" + "|--:" * (len(COLUMNS) - 1) + "|"]
-    for workload in results.workloads():
-        for index, row in enumerate(results.of(workload)):
-            first = workload if index == 0 else ""
-            text = [f"**{cell}**" if row.peer == OURS.name and cell else cell for cell in cells(results, row)]
-            lines.append(f"| {first} | {' | '.join(text)} |")
-    notes = [describe_workload(results, name) for name in results.workloads() if len(set(results.lengths[name])) > 1]
-    return "\n".join([*lines, "", *(f"{note}.\n" for note in [*notes, LEGEND]), conditions(results) + ".", ""])
+    """The comparison in one Markdown table: a column for each workload, a row for each peer, our figures below."""
+    workloads = results.workloads()
+    titles = {row.peer: row.title for row in results.rows}
+    by_place = {(row.peer, row.workload): row for row in results.rows}
+
+    def line(title: str, values: list[str]) -> str:
+        return f"| {' | '.join([title, *values])} |"
+
+    lines = [line("ms (our speed-up)", workloads), f"|---|{'--:|' * len(workloads)}"]
+    for peer, title in titles.items():
+        if peer != OURS.name:
+            rows = [by_place[peer, workload] for workload in workloads]
+            lines.append(line(title, [_time_and_speedup(results, row) for row in rows]))
+    ours = [by_place[OURS.name, workload] for workload in workloads] if OURS.name in titles else []
+    if ours:
+        lines.append(line(f"**{OURS.title}**", [f"**{_milliseconds(row)}**" for row in ours]))
+        lines.append(line("its GFLOP/s", [f"{row.gflops:.0f}" for row in ours]))
+        lines.append(line("its share of the FMA peak", [f"{row.share_of_peak:.0%}" for row in ours]))
+        lines.append(line("its largest difference to Hugging Face", [f"{row.max_difference:.0e}" for row in ours]))
+    notes = [describe_workload(results, name) for name in workloads if len(set(results.lengths[name])) > 1]
+    return "\n".join([*lines, "", *(f"{note}.  " for note in notes), f"{conditions(results)}.", ""])
+
+
+def _time_and_speedup(results: Results, row: Row) -> str:
+    speedup = results.speedup(row, OURS.name)
+    return _milliseconds(row) if speedup is None else f"{_milliseconds(row)} ({speedup:.2f}x)"
+
+
+def _milliseconds(row: Row) -> str:
+    return f"{row.milliseconds:.2f}" if row.milliseconds < 10 else f"{row.milliseconds:.1f}"
 
 
 def cells(results: Results, row: Row) -> tuple[str, ...]:
@@ -75,7 +96,7 @@ def cells(results: Results, row: Row) -> tuple[str, ...]:
     speedup = results.speedup(row, OURS.name)
     return (
         row.title,
-        f"{row.milliseconds:.2f}" if row.milliseconds < 10 else f"{row.milliseconds:.1f}",
+        _milliseconds(row),
         f"{row.gflops:.1f}",
         f"{100 * row.share_of_peak:.1f}",
         "" if speedup is None or row.peer == OURS.name else f"{speedup:.2f}x",
