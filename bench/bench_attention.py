@@ -21,7 +21,7 @@ def bench_attention(timed: Timed, backend: ModuleType, shape: str) -> None:
         reference.attention(*exact([query, key, value]), HEADS),
         flops=attention_flops(SHAPES[shape]),
         bytes=FLOAT * 4 * query.numel(),
-        bound=8 * float32_bound(HIDDEN // HEADS, query.shape[1]),
+        bound=float32_bound(HIDDEN // HEADS, query.shape[1]),
     )
 
 
@@ -38,5 +38,5 @@ def bench_grouped_qkv_attention(timed: Timed, backend: ModuleType, shape: str) -
         reference.grouped_qkv_attention(exact(x), *exact(plain), HEADS, groups),
         flops=sum(part.flops(tokens) for part in parts) + attention_flops(SHAPES[shape]),
         bytes=FLOAT * (sum(part.plain.numel() for part in parts) + 2 * x.numel()),
-        bound=8 * float32_bound(HIDDEN // parts[0].groups, HIDDEN // HEADS, x.shape[1]),
+        bound=float32_bound(HIDDEN // parts[0].groups, HIDDEN // HEADS, x.shape[1]),
     )

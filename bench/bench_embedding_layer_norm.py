@@ -30,5 +30,5 @@ def bench_embedding_layer_norm(timed: Timed, backend: ModuleType, shape: str) ->
         flops=tokens * HIDDEN * (2 + 6),
         # A row of the first table and a row of the output for each token; the other two tables' rows stay in cache.
         bytes=FLOAT * HIDDEN * (2 * tokens + size[1] + 1),
-        bound=8 * float32_bound(HIDDEN),
+        bound=float32_bound(HIDDEN),
     )

@@ -69,7 +69,7 @@ def run(timed: Timed, backend: ModuleType, layers: int, x: Tensor, lengths: Sequ
         rows=rows,
         flops=encoder_flops(shape, real),
         bytes=encoder_bytes(shape, real, FLOAT),
-        bound=8 * float32_bound(*reductions * layers),
+        bound=float32_bound(*reductions * layers),
     )
 
 

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 import python_ref.ops as reference
-from problems import FLOAT, HIDDEN, SHAPES, Timed, activations, exact, fan_in, layer
+from problems import CONV_SIZE, FLOAT, HIDDEN, SHAPES, Timed, activations, exact, fan_in, layer
 from tolerances import float32_bound
 
 
@@ -21,5 +21,5 @@ def bench_grouped_conv1d(timed: Timed, backend: ModuleType, shape: str) -> None:
         reference.grouped_conv1d(*exact([x, part.plain, part.bias]), part.groups),
         flops=part.flops(tokens),
         bytes=FLOAT * (part.plain.numel() + 2 * tokens * HIDDEN),
-        bound=8 * float32_bound(fan_in(tuple(part.plain.shape))),
+        bound=float32_bound(fan_in(tuple(part.plain.shape)), size=CONV_SIZE),
     )

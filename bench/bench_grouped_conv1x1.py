@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 import python_ref.ops as reference
-from problems import EPS, FLOAT, HIDDEN, INTERMEDIATE, SHAPES, Layer, Timed, activations, exact, layer, norm
+from problems import CONV_SIZE, EPS, FLOAT, HIDDEN, INTERMEDIATE, SHAPES, Layer, Timed, activations, exact, layer, norm
 from tolerances import float32_bound
 
 
@@ -25,7 +25,7 @@ def bench_grouped_conv1x1(timed: Timed, backend: ModuleType, shape: str) -> None
         reference.grouped_conv1x1(*exact([x, part.plain, part.bias]), part.groups),
         flops=part.flops(tokens),
         bytes=traffic(part, tokens, HIDDEN, HIDDEN),
-        bound=8 * float32_bound(part.plain.shape[1]),
+        bound=float32_bound(part.plain.shape[1], size=CONV_SIZE),
     )
 
 
@@ -39,7 +39,7 @@ def bench_grouped_conv1x1_gelu(timed: Timed, backend: ModuleType, shape: str) ->
         reference.grouped_conv1x1_gelu(*exact([x, part.plain, part.bias]), part.groups),
         flops=part.flops(tokens),
         bytes=traffic(part, tokens, HIDDEN, INTERMEDIATE),
-        bound=8 * float32_bound(part.plain.shape[1]),
+        bound=float32_bound(part.plain.shape[1], size=CONV_SIZE),
     )
 
 
@@ -61,5 +61,5 @@ def bench_grouped_conv1x1_add_layer_norm(
         ),
         flops=part.flops(tokens),
         bytes=traffic(part, tokens, inputs + HIDDEN, HIDDEN),
-        bound=8 * float32_bound(part.plain.shape[1], HIDDEN),
+        bound=float32_bound(part.plain.shape[1], HIDDEN),
     )

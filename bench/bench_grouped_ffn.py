@@ -27,5 +27,5 @@ def bench_grouped_ffn(timed: Timed, backend: ModuleType, shape: str) -> None:
         ),
         flops=up.flops(tokens) + down.flops(tokens),
         bytes=FLOAT * (up.plain.numel() + down.plain.numel() + 2 * x.numel()),
-        bound=8 * float32_bound(up.plain.shape[1], down.plain.shape[1], HIDDEN),
+        bound=float32_bound(up.plain.shape[1], down.plain.shape[1], HIDDEN),
     )
