@@ -19,7 +19,7 @@ WIDTHS = ((HIDDEN, HIDDEN),) * 4 + ((HIDDEN, INTERMEDIATE), (INTERMEDIATE, HIDDE
 SHAPES = {"1x8": (1, 8), "1x128": (1, 128), "8x128": (8, 128), "1x512": (1, 512)}
 SENTENCES = (9, 17, 24, 31, 40, 52, 77, 128)
 FLOAT = 4
-# Root mean square of a convolution's output is 1.4, its bias among it; the largest of millions of errors wants the rest.
+# A convolution's output with its bias has root mean square 1.4; the largest of millions of errors wants the rest.
 CONV_SIZE = 2.0
 
 # The fixture `timed` of conftest.py.
