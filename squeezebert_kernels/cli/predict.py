@@ -31,9 +31,8 @@ def predict(model: str, task: str, text: str, question: str | None = None) -> It
     if (question is not None) != (task == "question-answering"):
         raise ValueError(f"question: expected one for question-answering and only there, got {question!r} for {task}")
     class_name, describe = TASKS[task]
-    tokenizer = load_tokenizer(model)
     network = getattr(squeezebert_kernels, class_name).from_pretrained(model)
-    network.eval()
+    tokenizer = load_tokenizer(model)
     encoding = tokenizer.encode(text) if question is None else tokenizer.encode(question, text)
     positions = network.config.max_position_embeddings
     if len(encoding.ids) > positions:

@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from squeezebert_kernels import checkpoint
+
 from .token_major import FAMILY_OF
 
 
@@ -28,10 +30,11 @@ def load_model(name: str | None) -> Any:
     if name is None:
         torch.manual_seed(0)
         return SqueezeBertModel(SqueezeBertConfig()).eval()
-    config = AutoConfig.from_pretrained(name)
+    folder = checkpoint.find(name)
+    config = AutoConfig.from_pretrained(folder)
     if config.model_type not in FAMILY_OF:
         raise ValueError(f"model: expected the type {' or '.join(FAMILY_OF)}, got {config.model_type} in {name}")
     # A head's checkpoint has weights that the base model does not use; its loading report would say so at length.
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    return AutoModel.from_pretrained(name, config=config, use_safetensors=True, dtype=torch.float32).eval()
+    return AutoModel.from_pretrained(folder, config=config, use_safetensors=True, dtype=torch.float32).eval()

@@ -43,9 +43,10 @@ class Peer(ABC):
     same_model: ClassVar[bool] = True
 
     @classmethod
-    def missing(cls) -> tuple[str, ...]:
-        """The packages this peer needs that are not installed."""
-        return tuple(package for package in cls.requires if importlib.util.find_spec(package) is None)
+    def reason_to_skip(cls, contest: Contest) -> str | None:
+        """Why this peer cannot take part, such as packages that are not installed; None when it can."""
+        missing = [package for package in cls.requires if importlib.util.find_spec(package) is None]
+        return f"not installed: {', '.join(missing)}" if missing else None
 
     @abstractmethod
     def __init__(self, contest: Contest) -> None: ...
@@ -95,6 +96,10 @@ class BertBase(TorchPeer):
         "layer_norm_eps",
         "pad_token_id",
     )
+
+    @classmethod
+    def reason_to_skip(cls, contest: Contest) -> str | None:
+        return "the model is a BERT itself" if contest.model.config.model_type == "bert" else None
 
     def __init__(self, contest: Contest) -> None:
         from transformers import BertConfig, BertModel

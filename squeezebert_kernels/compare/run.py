@@ -130,8 +130,8 @@ def set_up(contest: Contest, names: tuple[str, ...] | None, progress: Progress) 
     skipped: dict[str, str] = {}
     for peer in chosen:
         progress.update(task, description=f"setting up {peer.title}", refresh=True)
-        if missing := peer.missing():
-            skipped[peer.title] = f"not installed: {', '.join(missing)}"
+        if reason := peer.reason_to_skip(contest):
+            skipped[peer.title] = reason
         else:
             peers.append(peer(contest))
         progress.advance(task)

@@ -1,0 +1,72 @@
+"""The benchmarks themselves: runs of two implementations really compare, and every operator has one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from squeezebert_kernels import ops
+
+pytest.importorskip("pytest_benchmark")
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = ("--benchmark-max-time=0.01", "--benchmark-min-rounds=2", "--benchmark-warmup=off")
+
+
+def run_bench(*arguments: str) -> str:
+    command = [sys.executable, "-m", "pytest", str(ROOT / "bench"), "-q", "-p", "no:cacheprovider", *arguments]
+    # The runner's own settings, such as a worker's id under pytest-xdist, are not for the benchmarks.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_saved_run_is_compared_with_another_implementation(tmp_path: Path) -> None:
+    storage = f"--benchmark-storage=file://{tmp_path}"
+    chosen = ("-k", "grouped_qkv_attention and 1x8", *QUICK, storage)
+    run_bench("--impl", "torch", "--benchmark-save=torch", *chosen)
+    table = run_bench("--impl", "squeezebert", "--benchmark-compare=0001", *chosen)
+    assert "benchmark 'grouped_qkv_attention 1x8': 2 tests" in table
+    assert "bench_grouped_qkv_attention[1x8] (0001_torch)" in table
+    assert "bench_grouped_qkv_attention[1x8] (NOW)" in table
+
+    (saved,) = json.loads(next(tmp_path.glob("*/0001_torch.json")).read_text())["benchmarks"]
+    info = saved["extra_info"]
+    assert info["impl"] == "torch"
+    assert info["threads"] == 1
+    assert info["flops"] == 2 * 8 * 3 * 768 * 192 + 4 * 768 * 8 * 8
+    assert info["bytes"] == 4 * (3 * 768 * 192 + 2 * 8 * 768)
+    assert info["gflops"] == pytest.approx(info["flops"] / saved["stats"]["median"] / 1e9)
+    assert 0 < info["percent_of_peak"] <= 110
+    assert info["isa"]
+
+
+def test_all_implementations_stand_side_by_side() -> None:
+    table = run_bench("-k", "bench_grouped_ffn and 1x8", *QUICK)
+    assert "benchmark 'grouped_ffn 1x8': 3 tests" in table
+    assert all(f"bench_grouped_ffn[{name}-1x8]" in table for name in ("dense", "torch", "squeezebert"))
+
+
+def test_every_operator_has_a_benchmark() -> None:
+    listing = run_bench("--collect-only", "--impl", "squeezebert")
+    operators = [name for name in ops.__all__ if not name.startswith("pack_")]
+    assert "grouped_ffn" in operators
+    assert [name for name in operators if f"::bench_{name}[" not in listing] == []
+
+
+def test_readme_is_changed_between_the_markers_only() -> None:
+    sys.path.insert(0, str(ROOT / "bench"))
+    try:
+        from update_readme import BEGIN, END, splice
+    finally:
+        sys.path.remove(str(ROOT / "bench"))
+    assert splice(f"a\n{BEGIN}old\n{END}b\n", "new\n") == f"a\n{BEGIN}new\n{END}b\n"
+    for readme in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"):
+        with pytest.raises(ValueError, match=r"README\.md: expected <!-- compare: begin --> and then"):
+            splice(readme, "new\n")
