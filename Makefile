@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py py
 CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.inc' 'tests/*.h' 'tests/*.cc' 'tests/*.c')
 ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
 
-.PHONY: help demo test arm-test bench lint format build clean
+.PHONY: help demo test arm-test bench figures lint format build clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -39,6 +39,9 @@ arm-test:  ## cross-compile for 64-bit Arm, then run the C++ tests under QEMU
 
 bench: $(BUILT)  ## build, then run the benchmarks (say, make bench ARGS="--impl torch")
 	$(BIN)/python -m pytest bench $(ARGS)
+
+figures: $(BUILT)  ## compare on this machine (keep it quiet), and put the table and the plot into README.md
+	$(BIN)/python bench/update_readme.py $(ARGS)
 
 lint: $(INSTALLED)  ## ruff, clang-format and mypy
 	$(BIN)/ruff check
