@@ -129,7 +129,7 @@ class SqueezeBertLayer(_Packing, reference.SqueezeBertLayer):
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> Tensor:
-        """[N, S, C] with a mask as `ops.attention` takes it, or packed tokens [T, C] with cu_seqlens; same shape out."""
+        """[N, S, C] with a mask as `ops.attention` takes it, or packed [T, C] with cu_seqlens. Keeps the shape."""
         if _drops(self, cu_seqlens):
             return super().forward(hidden_states, mask, None)[0]
         params, heads, groups, eps = _encoder_arguments(self, [self], hidden_states)
