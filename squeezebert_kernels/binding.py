@@ -90,10 +90,11 @@ class Binding:
                 raise Declined(f"{where}{path} is missing")
         return module
 
-    def _exactly(self, module: Any, name: str, where: str) -> None:
-        """`module` is of the class `name`, so its forward is known, and will not be called: watch what hangs on it."""
-        if type(module) is not self._family.named(name):
-            raise Declined(f"{where} is a {type(module).__name__}, not a {name}")
+    def _exactly(self, module: Any, names: str, where: str) -> None:
+        """`module` is of the class `names` (or one of several, spaced), so its forward is known, and will not be
+        called: watch what hangs on it."""
+        if not any(type(module) is self._family.named(name) for name in names.split()):
+            raise Declined(f"{where} is a {type(module).__name__}, not a {names}")
         if "forward" in module.__dict__:
             raise Declined(f"{where} has a forward of its own")
         self._structure.bypass(module)
@@ -165,6 +166,8 @@ class Binding:
                 raise Declined(f"{where} is not a position-wise convolution")
             groups = self._structure.attribute(module, "groups")
         linear = Linear(where, self._read(module, "weight", where), self._read(module, "bias", where), groups)
+        if len(self._linears) % 6 < 4 and linear.weight.shape[0] != linear.weight.shape[1] * groups:
+            raise Declined(f"{where} does not keep the number of channels")  # heads were pruned
         self._linears.append(linear)
         return linear
 

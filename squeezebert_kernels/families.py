@@ -16,8 +16,8 @@ class Family:
 
     modules: where its classes are defined. base, embeddings, encoder, pooler: classes. layers: the layers' path in the
     encoder. heads: the attribute of the first linear's block that holds the number of heads.
-    blocks: the modules of a layer ("" is the layer) and their classes; a subclass may compute anything, so only the
-    very class is taken.
+    blocks: the modules of a layer ("" is the layer) and their classes (any of several, spaced); a subclass may compute
+    anything, so only the very class is taken.
     linears: the six position-wise layers in the operators' order, of class linear_class. norms: the two LayerNorms, of
     class norm_class. dropouts: the layer's. activation: (block, attribute) of the function between FFN2 and FFN3.
     first_token_heads read only the pooled output, token_heads one output per token. output: where the class of the
@@ -112,7 +112,8 @@ FAMILIES = (
         blocks={
             "": "BertLayer",
             "attention": "BertAttention",
-            "attention.self": "BertSelfAttention",
+            # In transformers 4 a class of its own calls scaled_dot_product_attention.
+            "attention.self": "BertSelfAttention BertSdpaSelfAttention",
             "attention.output": "BertSelfOutput",
             "intermediate": "BertIntermediate",
             "output": "BertOutput",

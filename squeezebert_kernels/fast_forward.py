@@ -233,13 +233,15 @@ class BaseForward(_Forward):
         return_dict = request.get("return_dict")
         if return_dict is None:
             return_dict = getattr(config, "return_dict", True)
+        if not return_dict and binding.pooler is None:
+            raise Declined("a tuple without pooled output")  # which has one element or two, by transformers' version
         hidden, pooled = self._compute(binding, request)
         return self._output(hidden, pooled, return_dict)
 
     def _output(self, hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
         if return_dict:
             return self._output_class(last_hidden_state=hidden, pooler_output=pooled)
-        return (hidden,) if pooled is None else (hidden, pooled)
+        return hidden, pooled
 
     def _compute(self, binding: Binding, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Last hidden state [N, S, C] ([N, 1, C] when only the first token is wanted) and pooled output [N, C]."""
@@ -277,10 +279,14 @@ class BaseForward(_Forward):
         config = self.module.config
         ids = request.get("input_ids")
         return_dict = request.get("return_dict")
+        if return_dict is None:
+            return_dict = getattr(config, "return_dict", True)
+        has_pooler = self.module.pooler is not None
         if (
             torch.compiler.is_exporting()
             or len(args) + len(kwargs) != len(request)
             or ids is None
+            or not (return_dict or has_pooler)
             or any(v is not None and v is not False and k not in _TRACED for k, v in request.items())
             or any(request.get(k) is None and getattr(config, k, False) for k in _RECORDED)
             or self.module.training
@@ -296,12 +302,10 @@ class BaseForward(_Forward):
             request.get("token_type_ids"),
             request.get("position_ids"),
             config.hidden_size,
-            self.module.pooler is not None,
+            has_pooler,
             *self.traced_for,
         )
-        if return_dict is None:
-            return_dict = getattr(config, "return_dict", True)
-        return self._output(hidden, pooled if self.module.pooler is not None else None, return_dict)
+        return self._output(hidden, pooled if has_pooler else None, return_dict)
 
     def _given(self, request: dict[str, Any]) -> Tensor:
         """input_ids or inputs_embeds, whichever was given, when the kernels can take it."""
