@@ -137,7 +137,13 @@ FAMILIES = (
             "BertForMultipleChoice",
             "BertForNextSentencePrediction",
         ),
-        token_heads=("BertForMaskedLM", "BertForPreTraining", "BertForTokenClassification", "BertForQuestionAnswering"),
+        token_heads=(
+            "BertForMaskedLM",
+            "BertForPreTraining",
+            "BertForQuestionAnswering",
+            "BertForTokenClassification",
+            "BertLMHeadModel",
+        ),
         output=("transformers.modeling_outputs", "BaseModelOutputWithPoolingAndCrossAttentions"),
     ),
     Family(

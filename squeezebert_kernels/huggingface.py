@@ -21,7 +21,8 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
 
     model: a transformers SqueezeBERT or BERT model, bare or with any head, or any module that holds such models. It
     keeps its class, forward signature, outputs, parameters, `state_dict` and `save_pretrained`. Weights may change
-    afterwards: the next call notices and packs them again.
+    afterwards: the next call notices and packs them again. (PyTorch does not count writes through `.data` or NumPy:
+    those that rewrite a whole weight are noticed; after one to single elements, call optimize again.)
 
     The kernels serve inference on the CPU in float32: eval mode, and gradients off (`torch.no_grad()`) or no parameter
     that requires them. Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are

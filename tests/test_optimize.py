@@ -33,6 +33,7 @@ TOKEN_HEADS = [
     "BertForPreTraining",
     "BertForTokenClassification",
     "BertForQuestionAnswering",
+    "BertLMHeadModel",
 ]
 TOKENS = 9
 # The published widths (and BERT-base's).
