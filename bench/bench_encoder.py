@@ -50,7 +50,7 @@ def bench_encoder_sentences(timed: Timed, backend: ModuleType) -> None:
 def run(timed: Timed, backend: ModuleType, layers: int, x: Tensor, lengths: Sequence[int] | None = None) -> None:
     groups = tuple(backend.groups(count) for count in GROUPS)
     params, plain = parameters(backend, layers)
-    shape = EncoderShape(layers, HIDDEN, INTERMEDIATE, HEADS, groups)
+    shape = EncoderShape(layers, HIDDEN, INTERMEDIATE, groups)
     real = [x.shape[1]] * x.shape[0] if lengths is None else lengths
     rows = torch.arange(x.shape[1]) < torch.tensor(real)[:, None]
     offsets = torch.tensor([0, *accumulate(real)], dtype=torch.int32)

@@ -34,7 +34,7 @@ from squeezebert_kernels.compare.token_major import TokenMajorModel
 from squeezebert_kernels.compare.workload import Workload, fixed_shape, pad, sentence_batch, shipped_text
 from squeezebert_kernels.tokenizer import load_tokenizer
 
-SQUEEZEBERT_BASE = EncoderShape(layers=12, hidden=768, intermediate=3072, heads=12, groups=(4, 4, 4, 1, 4, 4))
+SQUEEZEBERT_BASE = EncoderShape(layers=12, hidden=768, intermediate=3072, groups=(4, 4, 4, 1, 4, 4))
 
 
 def small_model() -> Any:

@@ -21,7 +21,6 @@ class EncoderShape:
     layers: int
     hidden: int
     intermediate: int
-    heads: int
     groups: tuple[int, int, int, int, int, int]
 
     @classmethod
@@ -33,13 +32,12 @@ class EncoderShape:
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
             intermediate=config.intermediate_size,
-            heads=config.num_attention_heads,
             groups=(query, key, value, post_attention, intermediate, output),
         )
 
     def dense(self) -> EncoderShape:
         """The same widths without groups: BERT."""
-        return EncoderShape(self.layers, self.hidden, self.intermediate, self.heads, (1, 1, 1, 1, 1, 1))
+        return EncoderShape(self.layers, self.hidden, self.intermediate, (1, 1, 1, 1, 1, 1))
 
     def weights(self) -> int:
         """Multiply-adds per token and layer of the position-wise layers, which is also their number of weights."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from rich.progress import Progress
 from .flops import encoder_bytes, encoder_flops
 from .peers import REFERENCE, Contest, Peer, RunOnce
 from .results import Row
-from .timing import measure_peak, median, race
+from .timing import measure_peak, race
 from .workload import Workload
 
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 30
@@ -32,7 +33,7 @@ class Measurement:
         """The figures that are reported. peak: GFLOP/s of all threads together."""
         shape = self.peer.shape(contest)
         flops = encoder_flops(shape, self.workload.lengths)
-        typical = median(self.seconds)
+        typical = statistics.median(self.seconds)
         return Row(
             workload=self.workload.name,
             tokens=sum(self.workload.lengths),

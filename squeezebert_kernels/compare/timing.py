@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -59,11 +58,6 @@ def race(
             times[name] += _turn(passes[name], times[name])
             after_turn(name)
     return times
-
-
-def median(seconds: list[float]) -> float:
-    """The middle value; of an even number, the mean of the two in the middle."""
-    return statistics.median(seconds)
 
 
 def _turn(run: Pass, earlier: list[float], turn_seconds: float = 0.1, most: int = 5) -> list[float]:
