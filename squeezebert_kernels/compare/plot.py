@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from .peers import OURS
-from .report import conditions
+from .report import conditions, milliseconds
 from .results import Results
 
 WIDTH, HEIGHT = 14.0, 6.0
@@ -24,8 +25,9 @@ def save_plot(results: Results, path: Path) -> None:
     _draw_bars(bars, results, colors)
     _draw_roofline(roofline, results, colors)
     handles, labels = bars.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.045))
-    figure.text(0.5, 0.01, conditions(results).replace("`", ""), ha="center", fontsize=6.5)
+    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.05))
+    caption = textwrap.fill(conditions(results).replace("`", ""), 220)
+    figure.text(0.5, 0.03, caption, ha="center", va="center", fontsize=6.5)
     figure.tight_layout(rect=(0, 0.14, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
@@ -46,7 +48,7 @@ def _draw_bars(axes: Any, results: Results, colors: dict[str, Any]) -> None:
         places = [results.workloads().index(row.workload) + (slot - (len(titles) - 1) / 2) * width for row in rows]
         rates = [1e3 * row.tokens / row.milliseconds for row in rows]
         drawn = axes.bar(places, rates, width, label=title, color=colors[peer])
-        times = [f"{row.milliseconds:.3g} ms" for row in rows]
+        times = [f"{milliseconds(row)} ms" for row in rows]
         axes.bar_label(drawn, labels=times, rotation=90, fontsize=6, padding=2)
     axes.margins(y=0.15)
     axes.set_xticks(range(len(results.workloads())), results.workloads())

@@ -74,7 +74,7 @@ def markdown(results: Results) -> str:
             lines.append(line(title, [_time_and_speedup(results, row) for row in rows]))
     ours = [by_place[OURS.name, workload] for workload in workloads] if OURS.name in titles else []
     if ours:
-        lines.append(line(f"**{OURS.title}**", [f"**{_milliseconds(row)}**" for row in ours]))
+        lines.append(line(f"**{OURS.title}**", [f"**{milliseconds(row)}**" for row in ours]))
         lines.append(line("its GFLOP/s", [f"{row.gflops:.0f}" for row in ours]))
         lines.append(line("its share of the FMA peak", [f"{row.share_of_peak:.0%}" for row in ours]))
         lines.append(line("its largest difference to Hugging Face", [f"{row.max_difference:.0e}" for row in ours]))
@@ -84,11 +84,13 @@ def markdown(results: Results) -> str:
 
 def _time_and_speedup(results: Results, row: Row) -> str:
     speedup = results.speedup(row, OURS.name)
-    return _milliseconds(row) if speedup is None else f"{_milliseconds(row)} ({speedup:.2f}x)"
+    return milliseconds(row) if speedup is None else f"{milliseconds(row)} ({speedup:.2f}x)"
 
 
-def _milliseconds(row: Row) -> str:
-    return f"{row.milliseconds:.2f}" if row.milliseconds < 10 else f"{row.milliseconds:.1f}"
+def milliseconds(row: Row) -> str:
+    """As 9.87, 98.7, 987 or 9876."""
+    decimals = 2 if row.milliseconds < 10 else 1 if row.milliseconds < 100 else 0
+    return f"{row.milliseconds:.{decimals}f}"
 
 
 def cells(results: Results, row: Row) -> tuple[str, ...]:
@@ -96,7 +98,7 @@ def cells(results: Results, row: Row) -> tuple[str, ...]:
     speedup = results.speedup(row, OURS.name)
     return (
         row.title,
-        _milliseconds(row),
+        milliseconds(row),
         f"{row.gflops:.1f}",
         f"{100 * row.share_of_peak:.1f}",
         "" if speedup is None or row.peer == OURS.name else f"{speedup:.2f}x",
