@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 BUILT := build/.built
 export SQUEEZEBERT_BUILD_DIR := $(CURDIR)/build/cmake
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
-CXX_FILES = $(shell git ls-files 'csrc/*.h' 'csrc/*.cc' 'csrc/*.inc' 'tests/*.h' 'tests/*.cc' 'tests/*.c')
+CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
 ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
 
 .PHONY: help demo test arm-test bench figures lint format build clean
