@@ -281,12 +281,14 @@ def test_computing_the_first_token_only_changes_no_bit(name: str, mask: str) -> 
     head = optimize(small(name))
     inputs = inputs_of(name, MASKS[mask])
     full = head.base_model(**inputs).pooler_output
-    seen = []
-    hook = head.dropout.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    hidden: list[Tensor] = []
+    pooled: list[Tensor] = []
+    head.base_model.register_forward_hook(lambda module, args, output: hidden.append(output.last_hidden_state))
+    head.dropout.register_forward_hook(lambda module, args, output: pooled.append(args[0]))
     with kernels():
         head(**inputs)
-    hook.remove()
-    assert torch.equal(seen[0], full)
+    assert hidden[0].shape == (3, 1, 48)
+    assert torch.equal(pooled[0], full)
 
 
 @torch.no_grad()

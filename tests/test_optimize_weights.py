@@ -59,6 +59,10 @@ def assign_data(model: Any) -> None:
     query(model).weight.data = query(model).weight.data * 2
 
 
+def write_one_element(model: Any) -> None:
+    query(model).weight[1, 5] += 1.0
+
+
 def write_through_data(model: Any) -> None:
     query(model).weight.data.mul_(0.9)
 
@@ -114,6 +118,7 @@ CHANGES = [
     assign_state_dict,
     randomize,
     assign_data,
+    write_one_element,
     write_through_data,
     write_through_numpy,
     new_parameter,
