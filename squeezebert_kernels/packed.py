@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import threading
 from collections.abc import Iterable, Iterator
@@ -99,6 +100,7 @@ class PackedLinears:
                     )
             self._free(range(len(self.linears)))
             self._watch_all()
+        _return_memory()
 
     def reclaim(self) -> None:
         """Gives the released weights their values back."""
@@ -157,6 +159,12 @@ def _allocate(size: int) -> Tensor:
     with suppress(OSError):  # a kernel built without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _return_memory() -> None:
+    """Gives freed memory back to the system: glibc would keep most of it for later allocations."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _packed_bytes(linear: Linear, known: dict[tuple[torch.Size, int], int]) -> int:
