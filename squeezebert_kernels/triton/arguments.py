@@ -99,7 +99,7 @@ class Layer:
 
 
 def describe(tensor: Tensor) -> str:
-    """"a torch.float32 tensor of shape [2, 3]"."""
+    """ "a torch.float32 tensor of shape [2, 3]"."""
     return f"a {tensor.dtype} tensor of shape {list(tensor.shape)}"
 
 
@@ -244,9 +244,7 @@ class Arguments:
         data = weight.contiguous().view(self.dtype)
         return Linear(data, data.shape[-1], None, weight.shape[0], in_channels, groups, kernel_size)
 
-    def sequences(
-        self, argument: str, tensor: Tensor, cu_seqlens: Tensor | None = None
-    ) -> tuple[Rows, Sequences]:
+    def sequences(self, argument: str, tensor: Tensor, cu_seqlens: Tensor | None = None) -> tuple[Rows, Sequences]:
         """[N, S, C] or [S, C]; packed tokens [T, C] beside cu_seqlens, whose offsets are copied to the device."""
         if cu_seqlens is not None:
             if tensor.dim() != 2:
@@ -304,9 +302,7 @@ class Arguments:
         boolean = mask.dtype == torch.bool
         return Mask(spread.view(torch.uint8) if boolean else spread, boolean, spread.stride())
 
-    def self_mask(
-        self, mask: Tensor | None, cu_seqlens: Tensor | None, sequences: Sequences, heads: int
-    ) -> Mask:
+    def self_mask(self, mask: Tensor | None, cu_seqlens: Tensor | None, sequences: Sequences, heads: int) -> Mask:
         """The mask of self-attention, which cannot come together with cu_seqlens."""
         if mask is not None and cu_seqlens is not None:
             self.fail("mask", "none beside cu_seqlens, which already separates the sequences", describe(mask))

@@ -141,9 +141,7 @@ def attention(
     queries, sequences = arguments.sequences("query", query)
     expected = [*query.shape[:-2], *key.shape[-2:-1], query.shape[-1]]
     if key.dim() != query.dim() or list(key.shape) != expected:
-        arguments.fail(
-            "key", f"the shape of query, {list(query.shape)}, but for the number of tokens", describe(key)
-        )
+        arguments.fail("key", f"the shape of query, {list(query.shape)}, but for the number of tokens", describe(key))
     keys = arguments.rows("key", key)
     if value.shape != key.shape:
         arguments.fail("value", f"the shape of key, {list(key.shape)}", describe(value))

@@ -68,7 +68,7 @@ def grouped_conv1x1_kernel(
         accumulator = tiles.multiply(x, w, accumulator, SWAP, PRECISION)
     y = tiles.as_rows(tiles.add_bias(accumulator, bias, channel, real, SWAP), SWAP)
     if GELU:
-        y = tiles.gelu(y)
+        y = tiles.gelu(y, output)
 
     inside = (row < rows)[:, None] & real[None, :]
     if residual is not None:

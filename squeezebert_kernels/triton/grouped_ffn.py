@@ -74,7 +74,7 @@ def grouped_ffn_kernel(
         for i in tl.static_range(WIDTH // BLOCK_WIDTH):
             w = tiles.load_depth(w_rows, i * BLOCK_WIDTH, WIDTH, BLOCK_WIDTH)
             h = tiles.multiply(x[i], w, h, SWAP, PRECISION)
-        h = tiles.gelu(tiles.add_bias(h, intermediate_bias, channel, real, SWAP))
+        h = tiles.gelu(tiles.add_bias(h, intermediate_bias, channel, real, SWAP), output)
         # Past the last intermediate channel, the weights read below are zeros.
         h = tiles.as_rows(h.to(input.dtype.element_ty), SWAP)
         new_sums = ()

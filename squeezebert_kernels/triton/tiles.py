@@ -91,12 +91,9 @@ def project(
     BLOCK_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[ROWS, COLUMNS]: the product of DEPTH channels behind the pointers `rows` with those behind `weights`, plus bias.
-
-    Unrolled, so that a loop around it is the innermost one, which is the one that Triton pipelines.
-    """
+    """[ROWS, COLUMNS]: the product of DEPTH channels behind the pointers `rows` with those behind `weights`, plus bias."""
     accumulator = tl.zeros((ROWS, COLUMNS), tl.float32)
-    for start in tl.static_range(0, DEPTH, BLOCK_DEPTH):
+    for start in range(0, DEPTH, BLOCK_DEPTH):
         x = load_depth(rows, start, DEPTH, BLOCK_DEPTH)
         w = load_depth(weights, start, DEPTH, BLOCK_DEPTH)
         accumulator = multiply(x, w, accumulator, False, PRECISION)
@@ -104,9 +101,29 @@ def project(
 
 
 @triton.jit
-def gelu(x):
-    """The exact GELU: x * (1 + erf(x / sqrt(2))) / 2."""
-    return 0.5 * x * (1.0 + tl.erf(x * SQRT_HALF))
+def gelu(x, like):
+    """The exact GELU, x * (1 + erf(x / sqrt(2))) / 2, for a result that is rounded to the dtype of the pointer `like`.
+
+    In 16-bit arithmetic erf would take as long as the matrix products beside it. There erf(x / sqrt(2)) / 2 is an odd
+    polynomial of degree 17 on [-4.25, 4.25], fitted so that |x * error| is smallest, and held outside. The result is
+    within 5e-5 of GELU below 0, and within 5e-5 of its size above: a tenth of a unit in the last place of float16.
+    """
+    if like.dtype.element_ty == tl.float32:
+        y = 0.5 * x * (1.0 + tl.erf(x * SQRT_HALF))
+    else:
+        low = tl.maximum(x, -4.25)  # below, GELU is 0 to within 5e-5
+        t = tl.minimum(low, 4.25)
+        u = t * t
+        p = 4.547083889971937e-11 * u - 4.5153125682873e-09
+        p = p * u + 1.9861617772676254e-07
+        p = p * u - 5.147519004822243e-06
+        p = p * u + 8.848919242154807e-05
+        p = p * u - 0.001079078298062086
+        p = p * u + 0.009718779474496841
+        p = p * u - 0.06619028002023697
+        p = p * u + 0.3988192081451416
+        y = low * (t * p + 0.5)
+    return y
 
 
 @triton.jit

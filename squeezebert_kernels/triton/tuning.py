@@ -41,49 +41,102 @@ ARITHMETICS = ("16bit", "tf32", "float32")
 # decides a row's bits: the matrix instruction, the keys of a step, and the threads that LayerNorm sums with.
 Key = tuple[str, str, str, str]
 
-# fmt: off
 # table: begin
 TABLE: dict[Key, Tile] = {
     # Compute capability 8.x, and 12.x: mma.sync. Shared memory may be as small as 99 KiB (8.6, 8.9, 12.0).
-    ("sm_80", "grouped_conv1x1", "16bit", "few"): Tile(16, 64, 64, 4, 4, False, "128 tokens x 768 channels make 96 programs"),
-    ("sm_80", "grouped_conv1x1", "16bit", "some"): Tile(64, 64, 64, 4, 3, False, "1024 tokens x 768 channels make 192 programs"),
-    ("sm_80", "grouped_conv1x1", "16bit", "many"): Tile(128, 64, 64, 4, 3, False, "each weight serves 128 rows; 72 KiB of stages, so two programs share a multiprocessor where it has 164"),
-    ("sm_80", "grouped_ffn", "16bit", "few"): Tile(16, 64, 64, 4, 2, False, "128 tokens x 4 groups make 32 programs; fewer rows do not fill mma.sync"),
-    ("sm_80", "grouped_ffn", "16bit", "some"): Tile(32, 64, 64, 4, 2, False, "1024 tokens x 4 groups make 128 programs"),
-    ("sm_80", "grouped_ffn", "16bit", "many"): Tile(64, 64, 64, 4, 2, False, "accumulators of 64 x 192 take 96 registers a thread; 128 rows would need more shared memory than 99 KiB"),
-    ("sm_80", "attention", "16bit", "any"): Tile(64, 64, 64, 4, 2, False, "a head of 64: 16 rows for each warp, so a row's softmax stays in one"),
-    ("sm_80", "grouped_qkv_attention", "16bit", "any"): Tile(64, 64, 64, 4, 1, False, "both weights of a head, 48 KiB, stay in shared memory beside one tile of tokens"),
-    # Compute capability 9.0: wgmma, which wants 64 rows on its long side and four warps.
-    ("sm_90", "grouped_conv1x1", "16bit", "few"): Tile(16, 64, 64, 4, 4, True, "128 tokens x 768 channels make 96 programs for 132 multiprocessors"),
-    ("sm_90", "grouped_conv1x1", "16bit", "some"): Tile(64, 64, 64, 4, 4, True, "1024 tokens x 768 channels make 192 programs"),
-    ("sm_90", "grouped_conv1x1", "16bit", "many"): Tile(128, 128, 64, 8, 3, False, "64 multiply-adds for each byte from L2; 96 KiB of stages, so two programs share a multiprocessor"),
-    ("sm_90", "grouped_ffn", "16bit", "few"): Tile(16, 64, 64, 4, 3, True, "128 tokens x 4 groups make 32 programs, each bound by reading its group's 590 KB"),
-    ("sm_90", "grouped_ffn", "16bit", "some"): Tile(32, 64, 64, 4, 3, True, "1024 tokens x 4 groups make 128 programs for 132 multiprocessors"),
-    ("sm_90", "grouped_ffn", "16bit", "many"): Tile(128, 64, 64, 8, 2, False, "a group's weights serve 128 rows: 128 operations for each byte from L2; accumulators of 128 x 192 take 96 registers a thread"),
-    ("sm_90", "attention", "16bit", "any"): Tile(64, 64, 64, 4, 3, False, "a head of 64: one warpgroup, 16 rows for each warp, so a row's softmax stays in one"),
-    ("sm_90", "grouped_qkv_attention", "16bit", "few"): Tile(64, 64, 64, 4, 2, False, "12 heads x 2 blocks of queries make 24 programs for 128 tokens"),
-    ("sm_90", "grouped_qkv_attention", "16bit", "many"): Tile(128, 64, 64, 8, 2, False, "up to 128 tokens, keys and values are projected once"),
-    # Compute capability 10.x: tcgen05, 128 rows on the long side, accumulators in tensor memory.
-    ("sm_100", "grouped_conv1x1", "16bit", "few"): Tile(16, 64, 64, 4, 4, True, "as on sm_90, until measured"),
-    ("sm_100", "grouped_conv1x1", "16bit", "some"): Tile(64, 64, 64, 4, 4, True, "as on sm_90, until measured"),
-    ("sm_100", "grouped_conv1x1", "16bit", "many"): Tile(128, 128, 64, 8, 3, False, "as on sm_90, until measured"),
-    ("sm_100", "grouped_ffn", "16bit", "few"): Tile(16, 64, 64, 4, 3, True, "as on sm_90, until measured"),
-    ("sm_100", "grouped_ffn", "16bit", "some"): Tile(32, 64, 64, 4, 3, True, "as on sm_90, until measured"),
-    ("sm_100", "grouped_ffn", "16bit", "many"): Tile(128, 64, 64, 8, 2, False, "as on sm_90, until measured"),
-    ("sm_100", "attention", "16bit", "any"): Tile(64, 64, 64, 4, 3, False, "as on sm_90, until measured"),
-    ("sm_100", "grouped_qkv_attention", "16bit", "any"): Tile(64, 64, 64, 4, 2, False, "as on sm_90, until measured"),
+    ("sm_80", "grouped_conv1x1", "16bit", "few"): Tile(
+        16, 64, 64, 4, 4, False, "128 tokens x 768 channels make 96 programs"
+    ),
+    ("sm_80", "grouped_conv1x1", "16bit", "some"): Tile(
+        64, 64, 64, 4, 3, False, "1024 tokens x 768 channels make 192 programs"
+    ),
+    ("sm_80", "grouped_conv1x1", "16bit", "many"): Tile(
+        128, 64, 64, 4, 3, False, "a weight serves 128 rows; two programs fit in 99 KiB"
+    ),
+    ("sm_80", "grouped_ffn", "16bit", "few"): Tile(
+        16, 64, 64, 4, 2, False, "128 tokens x 4 groups make 32 programs; fewer rows waste mma.sync"
+    ),
+    ("sm_80", "grouped_ffn", "16bit", "some"): Tile(
+        32, 64, 64, 4, 2, False, "1024 tokens x 4 groups make 128 programs"
+    ),
+    ("sm_80", "grouped_ffn", "16bit", "many"): Tile(
+        64, 32, 64, 4, 2, False, "sums of 64 x 192 take 96 registers a thread; steps of 64 spill"
+    ),
+    ("sm_80", "attention", "16bit", "any"): Tile(
+        64, 64, 64, 4, 2, False, "16 rows for each warp, so a row's softmax stays in one"
+    ),
+    ("sm_80", "grouped_qkv_attention", "16bit", "few"): Tile(
+        64, 64, 32, 4, 2, False, "24 programs for 128 tokens; a depth of 64 spills"
+    ),
+    ("sm_80", "grouped_qkv_attention", "16bit", "many"): Tile(
+        128, 64, 64, 8, 2, False, "up to 128 tokens, keys and values are projected once"
+    ),
+    # Compute capability 9.0: wgmma, which wants four warps, and 64 on the long side of their product.
+    ("sm_90", "grouped_conv1x1", "16bit", "few"): Tile(
+        16, 64, 64, 4, 4, True, "128 tokens x 768 channels: 96 programs for 132 processors"
+    ),
+    ("sm_90", "grouped_conv1x1", "16bit", "some"): Tile(
+        64, 64, 64, 4, 4, True, "1024 tokens x 768 channels make 192 programs"
+    ),
+    ("sm_90", "grouped_conv1x1", "16bit", "many"): Tile(
+        128, 128, 64, 8, 3, False, "64 multiply-adds for a byte from L2; 256 columns spill"
+    ),
+    ("sm_90", "grouped_ffn", "16bit", "few"): Tile(
+        16, 64, 64, 4, 3, True, "128 tokens x 4 groups: 32 programs, each bound by its 590 KB of weights"
+    ),
+    ("sm_90", "grouped_ffn", "16bit", "some"): Tile(
+        32, 64, 64, 4, 3, True, "1024 tokens x 4 groups: 128 programs for 132 processors"
+    ),
+    ("sm_90", "grouped_ffn", "16bit", "many"): Tile(
+        128, 64, 64, 8, 2, False, "a group's weights serve 128 rows: 128 operations for a byte from L2"
+    ),
+    ("sm_90", "attention", "16bit", "any"): Tile(
+        64, 64, 64, 4, 3, False, "one warpgroup, 16 rows for each warp, so a row's softmax stays in one"
+    ),
+    ("sm_90", "grouped_qkv_attention", "16bit", "few"): Tile(
+        64, 64, 32, 4, 3, False, "24 programs for 128 tokens; a depth of 64 spills"
+    ),
+    ("sm_90", "grouped_qkv_attention", "16bit", "many"): Tile(
+        128, 64, 64, 8, 2, False, "up to 128 tokens, keys and values are projected once"
+    ),
+    # Compute capability 10.x: tcgen05, with accumulators in tensor memory. As sm_90 until measured.
+    ("sm_100", "grouped_conv1x1", "16bit", "few"): Tile(
+        16, 64, 64, 4, 4, True, "128 tokens x 768 channels make 96 programs"
+    ),
+    ("sm_100", "grouped_conv1x1", "16bit", "some"): Tile(
+        64, 64, 64, 4, 4, True, "1024 tokens x 768 channels make 192 programs"
+    ),
+    ("sm_100", "grouped_conv1x1", "16bit", "many"): Tile(
+        128, 128, 64, 8, 3, False, "64 multiply-adds for a byte from L2"
+    ),
+    ("sm_100", "grouped_ffn", "16bit", "few"): Tile(16, 64, 64, 4, 3, True, "128 tokens x 4 groups make 32 programs"),
+    ("sm_100", "grouped_ffn", "16bit", "some"): Tile(
+        32, 64, 64, 4, 3, True, "1024 tokens x 4 groups make 128 programs"
+    ),
+    ("sm_100", "grouped_ffn", "16bit", "many"): Tile(
+        128, 64, 64, 8, 2, False, "a group's weights serve 128 rows: 128 operations for a byte from L2"
+    ),
+    ("sm_100", "attention", "16bit", "any"): Tile(
+        64, 64, 64, 4, 3, False, "one warpgroup; a row's softmax stays in one warp"
+    ),
+    ("sm_100", "grouped_qkv_attention", "16bit", "any"): Tile(
+        64, 64, 64, 4, 2, False, "24 programs for 128 tokens, and two to a processor for many"
+    ),
 }
 # table: end
-# fmt: on
 
-# float32 without tf32 has no matrix instruction: a tile's operands and sums all live in registers, whatever the chip.
-_FLOAT32 = "no matrix instruction: sums and both operands are in registers, and more rows spill"
-# tf32 has the matrix instruction at twice the bytes: half the depth of the 16-bit rows.
-_TF32 = "tf32 operands are twice as wide as 16-bit ones, so half as deep; not a main row, not tuned for size"
+# Not main rows, and the same for every chip. float32 has no matrix instruction: a tile's sums and both its operands are
+# in registers, so it is small. tf32 operands are twice as wide as 16-bit ones, so tiles are half as deep.
 for _architecture in ARCHITECTURES:
-    for _operator in ("grouped_conv1x1", "grouped_ffn", "attention", "grouped_qkv_attention"):
-        TABLE[_architecture, _operator, "float32", "any"] = Tile(32, 32, 32, 4, 1, False, _FLOAT32)
-        TABLE[_architecture, _operator, "tf32", "any"] = Tile(64, 32, 32, 4, 2, False, _TF32)
+    for _operator, _block in (
+        ("grouped_conv1x1", 32),
+        ("attention", 32),
+        ("grouped_qkv_attention", 32),
+        ("grouped_ffn", 16),
+    ):
+        _depth = 16 if _operator in ("grouped_qkv_attention", "grouped_ffn") else 32
+        TABLE[_architecture, _operator, "float32", "any"] = Tile(32, _block, _depth, 4, 1, False, "more spills")
+        TABLE[_architecture, _operator, "tf32", "any"] = Tile(64, 32, 32, 4, 2, False, "half of the 16-bit depth")
 
 
 def architecture(capability: tuple[int, int]) -> str:
