@@ -25,6 +25,7 @@ test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU)
 	$(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) --output-on-failure --no-tests=error
 	$(if $(ARM_TOOLS),$(MAKE) arm-test,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static here")
 	$(BIN)/python -m pytest tests $(ARGS)
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/gpu $(ARGS)
 
 # On the oldest core that we support, so that no newer instruction slips in, and on one that has everything.
 arm-test: export PATH := $(CURDIR)/$(BIN):$(PATH)

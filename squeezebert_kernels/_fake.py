@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .triton.pack import packed_shape
+
 
 class _ConvShape(ctypes.Structure):
     """squeezebert_conv_shape of csrc/include/squeezebert.h."""
@@ -25,6 +27,8 @@ def register(library: torch.library.Library, core: Path) -> None:
     packed_size = ctypes.CDLL(str(core)).squeezebert_packed_size
 
     def pack(weight: Tensor, groups: int) -> Tensor:
+        if weight.device.type == "cuda":
+            return weight.new_empty(packed_shape(weight), dtype=torch.uint8)
         # A packed size is a step function of the shape: a symbolic shape is specialised here.
         out_channels, in_channels = int(weight.shape[0]), int(weight.shape[1]) * groups
         kernel_size = int(weight.shape[2]) if weight.dim() == 3 else 1

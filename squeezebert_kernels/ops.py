@@ -10,6 +10,11 @@ What holds for all of them:
   are not next to each other or its rows not one stride apart.
 - Activations, weights, biases and LayerNorm parameters are float32 on the CPU. Under ``torch.autocast("cpu")`` lower
   precisions are cast to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
+- On CUDA (with Triton, compute capability 8.0 and later) they are float32, float16 or bfloat16, all of one dtype, and
+  sums are float32; float32 products are exact unless ``torch.backends.cuda.matmul.allow_tf32``.
+  ``torch.autocast("cuda")`` casts to its dtype. Plain weights are as fast as packed ones. A mask is boolean, float32 or
+  of that dtype. cu_seqlens stays on the CPU. While a CUDA graph is captured, cu_seqlens is an error, and an id outside
+  its table gives a row of NaN.
 - A weight is plain, ``[out_channels, in_channels / groups]`` or ``[out_channels, in_channels / groups, 1]`` (as
   `torch.nn.Conv1d` has it), or packed by `pack_grouped_conv1x1`. Plain weights are packed again on every call, and are
   the ones to train with; packed weights are fast and serve inference only. Results are bit-identical.
@@ -35,6 +40,7 @@ from torch import Tensor
 
 from . import _autocast, _autograd, _fake
 from ._library import load_operators
+from .triton import registration as _cuda
 
 __all__ = [
     "attention",
@@ -56,6 +62,7 @@ _registrations = torch.library.Library("squeezebert", "FRAGMENT")  # they live a
 _fake.register(_registrations, _path.with_name("libsqueezebert.so"))
 _autograd.register(_registrations)
 _autocast.register(_registrations)
+_cuda.register(_registrations)
 
 _ops = torch.ops.squeezebert
 

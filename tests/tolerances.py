@@ -55,9 +55,26 @@ def float32_bound(*reduction_lengths: int, size: float = 1.0) -> float:
     return (2.0 + 4.0 * math.sqrt(sum(reduction_lengths))) * UNIT_ROUNDOFF * size
 
 
+def low_precision_bound(dtype: torch.dtype, *reduction_lengths: int, size: float = 1.0, roundings: int = 1) -> float:
+    """Largest error of a chain of reductions in `dtype` with float32 sums, for values of at most `size`.
+
+    To the float32 bound comes, for 16-bit dtypes, a unit in the last place (twice what a rounding can do) for each of
+    `roundings` roundings of values of that size, one after the other: that of the output, and those of intermediate
+    results. Both sides read the same rounded inputs.
+    """
+    bound = float32_bound(*reduction_lengths, size=size)
+    if dtype == torch.float32:
+        return bound
+    return bound + roundings * size * torch.finfo(dtype).eps
+
+
 # The exact GELU of the kernels against float64: csrc/math/gelu.h bounds its error over all floats by 1.71e-7 beyond
 # the rounding of the result.
 GELU = {"rtol": UNIT_ROUNDOFF, "atol": 1.8e-7}
+
+# A 16-bit kernel may err at most this many times as much as PyTorch's own operators do in the same dtype, both against
+# float64; and as far as the float32 bound allows besides.
+LOW_PRECISION_RATIO = 2.0
 
 # ---- programs ----
 

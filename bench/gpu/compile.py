@@ -111,8 +111,8 @@ def problems(key: Key, result: Result) -> list[str]:
 
 def main() -> int:
     lines = [
-        "| architecture | operator | arithmetic | batch | rows x columns x depth | warps, stages | registers | spills | "
-        "shared KiB | matrix instructions |",
+        "| architecture | operator | arithmetic | batch | rows x columns x depth | warps, stages | registers | spills "
+        "| shared KiB | matrix instructions |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     failed = []

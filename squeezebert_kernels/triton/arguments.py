@@ -180,7 +180,7 @@ class Arguments:
 
         in_channels None: whatever the weight has.
         """
-        name, bias_name, groups_name = names
+        name, bias_name, _ = names
         self.on_device(name, weight)
         if weight.dtype == torch.uint8 and in_channels is not None:
             linear = self._packed(names, weight, groups, in_channels, any_kernel_size)

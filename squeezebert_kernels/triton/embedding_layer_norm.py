@@ -55,10 +55,7 @@ def embedding_layer_norm_kernel(
     x = tl.zeros((BLOCK_ROWS, WIDTH), tl.float32)
     ids = tl.load(input_ids + row, mask=inside, other=0)
     x, bad = add_embedding(x, ids, words, word_rows, bad, 0, channel, real, CHANNELS)
-    if position_ids is None:
-        ids = row % tokens
-    else:
-        ids = tl.load(position_ids + row, mask=inside, other=0)
+    ids = row % tokens if position_ids is None else tl.load(position_ids + row, mask=inside, other=0)
     x, bad = add_embedding(x, ids, positions, position_rows, bad, 1, channel, real, CHANNELS)
     if token_type_ids is None:
         ids = tl.zeros((BLOCK_ROWS,), tl.int64)

@@ -63,8 +63,8 @@ def grouped_ffn_kernel(
     x = ()
     sums = ()
     for start in tl.static_range(0, WIDTH, BLOCK_WIDTH):
-        x = x + (tiles.load_depth(x_rows, start, WIDTH, BLOCK_WIDTH),)  # noqa: RUF005 (Triton has no starred tuples)
-        sums = sums + (tiles.zeros(BLOCK_ROWS, BLOCK_WIDTH, SWAP),)  # noqa: RUF005
+        x = x + (tiles.load_depth(x_rows, start, WIDTH, BLOCK_WIDTH),)  # type: ignore[assignment]
+        sums = sums + (tiles.zeros(BLOCK_ROWS, BLOCK_WIDTH, SWAP),)  # type: ignore[assignment]
     for start in range(0, INNER, BLOCK_INNER):
         inner = start + tl.arange(0, BLOCK_INNER)
         real = inner < INNER
@@ -81,7 +81,7 @@ def grouped_ffn_kernel(
         for i in tl.static_range(WIDTH // BLOCK_WIDTH):
             out = (group * WIDTH + i * BLOCK_WIDTH + part).to(tl.int64)
             w = tiles.load_depth(output_weight + out * output_weight_stride, start, INNER, BLOCK_INNER)
-            new_sums = new_sums + (tiles.multiply(h, w, sums[i], SWAP, PRECISION),)  # noqa: RUF005
+            new_sums = new_sums + (tiles.multiply(h, w, sums[i], SWAP, PRECISION),)  # type: ignore[assignment]
         sums = new_sums
 
     for i in tl.static_range(WIDTH // BLOCK_WIDTH):

@@ -21,10 +21,10 @@ def bytes_of(depth: int, dtype: torch.dtype) -> int:
     return (units + (_REMAINDER[dtype] - units) % 3) * _UNIT
 
 
-def packed_shape(weight: Tensor, any_kernel_size: bool) -> tuple[int, ...]:
+def packed_shape(weight: Tensor) -> tuple[int, ...]:
     """The shape of a plain weight's packed form."""
     size = bytes_of(int(weight.shape[1]), weight.dtype)
-    if any_kernel_size and weight.dim() == 3 and weight.shape[2] != 1:
+    if weight.dim() == 3 and weight.shape[2] != 1:
         return (int(weight.shape[0]), int(weight.shape[2]), size)
     return (int(weight.shape[0]), size)
 
@@ -42,7 +42,7 @@ def _pack(op: str, weight: Tensor, groups: int, any_kernel_size: bool) -> Tensor
 
     arguments = Arguments(op, "weight", weight)
     linear = arguments.linear(("weight", "bias", "groups"), weight, None, groups, None, any_kernel_size)
-    shape = packed_shape(weight, any_kernel_size)
+    shape = packed_shape(weight)
     packed = torch.zeros(shape, dtype=torch.uint8, device=weight.device)
     elements = packed.view(weight.dtype)
     elements[..., : linear.depth] = linear.data.reshape(*shape[:-1], linear.depth)

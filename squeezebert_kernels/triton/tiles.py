@@ -41,11 +41,7 @@ def load_depth(pointers, start, DEPTH: tl.constexpr, BLOCK: tl.constexpr):
 @triton.jit
 def zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr, SWAP: tl.constexpr):
     """An empty accumulator."""
-    if SWAP:
-        accumulator = tl.zeros((COLUMNS, ROWS), tl.float32)
-    else:
-        accumulator = tl.zeros((ROWS, COLUMNS), tl.float32)
-    return accumulator
+    return tl.zeros((COLUMNS, ROWS) if SWAP else (ROWS, COLUMNS), tl.float32)
 
 
 @triton.jit
@@ -91,7 +87,7 @@ def project(
     BLOCK_DEPTH: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[ROWS, COLUMNS]: the product of DEPTH channels behind the pointers `rows` with those behind `weights`, plus bias."""
+    """[ROWS, COLUMNS]: DEPTH channels behind the pointers `rows`, times those behind `weights`, plus bias."""
     accumulator = tl.zeros((ROWS, COLUMNS), tl.float32)
     for start in range(0, DEPTH, BLOCK_DEPTH):
         x = load_depth(rows, start, DEPTH, BLOCK_DEPTH)

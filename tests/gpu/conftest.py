@@ -1,0 +1,25 @@
+"""Tests of the Triton kernels: on the GPU where there is one, else in Triton's interpreter (`make test` does that).
+
+The interpreter has to be asked for before Triton is imported: TRITON_INTERPRET=1 pytest tests/gpu. Without it, and
+without a GPU, nothing here is collected. Tests marked `gpu` need a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+if not INTERPRETED and not torch.cuda.is_available():
+    collect_ignore_glob = ["test_*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not INTERPRETED and torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a GPU"))

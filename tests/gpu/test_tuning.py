@@ -1,0 +1,60 @@
+"""The table of block sizes: complete, explained, and the same where a row's bits would tell the difference."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from squeezebert_kernels.triton.tuning import ARCHITECTURES, ARITHMETICS, SIZES, TABLE, arithmetic, size, tile
+
+OPERATORS = ["grouped_conv1x1", "grouped_ffn", "attention", "grouped_qkv_attention"]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS)
+def test_rows_for_one_model_agree_on_the_order_of_sums(
+    architecture: str, operator: str, arithmetic: str
+) -> None:
+    tiles = [tile(architecture, operator, arithmetic, rows) for rows in (1, *SIZES.values())]
+    for row in tiles:
+        assert row.warps >= 4  # LayerNorm's sums are spread over four warps, whatever comes on top
+        long_side = row.block_columns if row.swap else row.block_rows
+        if architecture != "sm_80" and arithmetic == "16bit":
+            assert long_side >= 64  # one kind of matrix instruction
+        if "attention" in operator:
+            assert row.block_rows // row.warps >= (16 if arithmetic != "float32" else 8)  # a row's scores in one warp
+            assert row.block_columns == tiles[0].block_columns  # keys between two rescalings of the softmax
+        if arithmetic != "16bit":
+            assert row == tiles[0]
+
+
+def test_every_row_has_a_reason_and_is_used() -> None:
+    used = {
+        id(tile(*key, rows))
+        for key in itertools.product(ARCHITECTURES, OPERATORS, ARITHMETICS)
+        for rows in SIZES.values()
+    }
+    for row in TABLE.values():
+        assert row.reason
+        assert id(row) in used
+        for block in (row.block_rows, row.block_columns, row.block_depth):
+            assert block >= 16
+            assert block & (block - 1) == 0
+
+
+def test_sizes() -> None:
+    assert [size(rows) for rows in (0, 128, 1024, 16384)] == ["few", "few", "some", "many"]
+
+
+def test_tf32_only_where_pytorch_allows_it() -> None:
+    before = torch.backends.cuda.matmul.allow_tf32
+    try:
+        for allowed in (False, True):
+            torch.backends.cuda.matmul.allow_tf32 = allowed
+            assert arithmetic(torch.float32) == ("tf32" if allowed else "float32")
+            assert arithmetic(torch.bfloat16) == "16bit"
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
