@@ -15,9 +15,7 @@ OPERATORS = ["grouped_conv1x1", "grouped_ffn", "attention", "grouped_qkv_attenti
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
-def test_rows_for_one_model_agree_on_the_order_of_sums(
-    architecture: str, operator: str, arithmetic: str
-) -> None:
+def test_rows_for_one_model_agree_on_the_order_of_sums(architecture: str, operator: str, arithmetic: str) -> None:
     tiles = [tile(architecture, operator, arithmetic, rows) for rows in (1, *SIZES.values())]
     for row in tiles:
         assert row.warps >= 4  # LayerNorm's sums are spread over four warps, whatever comes on top
