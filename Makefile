@@ -12,7 +12,7 @@ SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py py
 CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
 ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
 
-.PHONY: help demo test arm-test bench figures lint format build clean
+.PHONY: help demo test arm-test sanitize bench figures lint format build clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
@@ -37,6 +37,14 @@ arm-test:  ## cross-compile for 64-bit Arm, then run the C++ tests under QEMU
 	cmake --build build/aarch64
 	for cpu in cortex-a53 max; do \
 	  QEMU_CPU=$$cpu ctest --test-dir build/aarch64 --output-on-failure --no-tests=error || exit 1; done
+
+sanitize: export PATH := $(CURDIR)/$(BIN):$(PATH)
+sanitize: $(INSTALLED)  ## the C++ tests with checks of addresses, undefined behaviour and threads
+	for checks in address,undefined thread; do \
+	  folder=build/sanitize-$${checks%%,*}; \
+	  cmake -S . -B $$folder -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSQUEEZEBERT_SANITIZE=$$checks \
+	    -DSQUEEZEBERT_BUILD_TESTS=ON && \
+	  cmake --build $$folder && ctest --test-dir $$folder --output-on-failure --no-tests=error || exit 1; done
 
 bench: $(BUILT)  ## build, then run the benchmarks (say, make bench ARGS="--impl torch")
 	$(BIN)/python -m pytest bench $(ARGS)

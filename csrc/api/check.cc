@@ -14,6 +14,11 @@ squeezebert_status check_matrix(const char* name, const float* data, int64_t row
   if (rows > 0 && !data) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " rows, got NULL", name, rows);
   }
+  // Beyond this the address of the last row would overflow.
+  if (rows > 1 && stride > INT64_MAX / static_cast<int64_t>(sizeof(float)) / rows) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected rows that fit into memory, got a stride of %" PRId64, name,
+                stride);
+  }
   if (rows > 1 && stride < channels) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT,
                 "%s: expected a stride of at least its %" PRId64 " channels, got %" PRId64, name, channels, stride);

@@ -36,10 +36,10 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
   SQUEEZEBERT_TRY(check_offsets("cu_seqlens", shape->sequences, shape->cu_seqlens));
   SQUEEZEBERT_TRY(check_mask(mask));
-  if (layer_count < 1 || layer_count > 1 << 20 || !layers) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected at least one layer, got %" PRId64,
-                layers ? layer_count : 0);
+  if (layer_count < 1 || layer_count > 1 << 20) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected 1 to 2^20 layers, got %" PRId64, layer_count);
   }
+  if (!layers) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected 1 to 2^20 layers, got NULL");
   auto* decoded = static_cast<Layer*>(context->layers.reserve(static_cast<size_t>(layer_count) * sizeof(Layer)));
   if (!decoded) return SQUEEZEBERT_OUT_OF_MEMORY;
   Linear first;

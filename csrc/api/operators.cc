@@ -33,6 +33,9 @@ float* memory_for(squeezebert_context* context, int64_t floats) {
 }
 
 squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {
+  if (tokens > 0 && !ids) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " of them, got NULL", name, tokens);
+  }
   for (int64_t t = 0; t < tokens; ++t) {
     if (ids[t] < 0 || ids[t] >= rows) {
       return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected 0 to %" PRId64 ", got %" PRId64 " at token %" PRId64,
@@ -128,7 +131,7 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
   SQUEEZEBERT_TRY(check_mask(mask));
   if (!std::equal(shape->query_offsets, shape->query_offsets + shape->sequences + 1, shape->key_offsets)) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "key_offsets: expected the same offsets as query_offsets");
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "key_offsets: expected the same offsets as query_offsets, got others");
   }
   const int64_t channels = shape->heads * shape->head_size;
   Linear linear[3];
@@ -185,10 +188,6 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
                 embeddings->channels, embeddings->token_types);
   }
   SQUEEZEBERT_TRY(check_layer_norm("layer_norm", &embeddings->layer_norm));
-  if (tokens > 0 && (!input_ids || !position_ids)) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "input_ids, position_ids: expected %" PRId64 " of each, got NULL",
-                tokens);
-  }
   SQUEEZEBERT_TRY(check_matrix("output", output, tokens, embeddings->channels, output_stride));
   SQUEEZEBERT_TRY(check_ids("input_ids", input_ids, tokens, embeddings->vocabulary));
   SQUEEZEBERT_TRY(check_ids("position_ids", position_ids, tokens, embeddings->positions));

@@ -113,6 +113,7 @@ squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const f
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
                 packed ? bytes : 0);
   }
+  SQUEEZEBERT_TRY(check_pack_alignment("packed", packed));
   pack(*active_kernels(), *shape, weight, packed);
   return SQUEEZEBERT_OK;
 }

@@ -10,9 +10,8 @@ namespace {
 struct Header {
   char magic[8];
   uint32_t version;
-  uint32_t isa;
   uint32_t panel_columns;
-  uint32_t unused;
+  char isa[8];
   squeezebert_conv_shape shape;
   uint64_t checksum;  // of all that stands before it
 };
@@ -62,8 +61,8 @@ void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const flo
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof header.magic);
   header.version = kVersion;
-  header.isa = kernels.id;
   header.panel_columns = static_cast<uint32_t>(kernels.panel_columns);
+  std::memcpy(header.isa, kernels.name, strnlen(kernels.name, sizeof header.isa));
   header.shape = shape;
   header.checksum = checksum(header);
   std::memcpy(packed, &header, sizeof header);
@@ -85,10 +84,18 @@ void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const flo
   }
 }
 
+squeezebert_status check_pack_alignment(const char* argument, const void* packed) {
+  const size_t past = reinterpret_cast<uintptr_t>(packed) % alignof(float);
+  if (past == 0) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected memory aligned to %zu bytes, got an address %zu past that",
+              argument, alignof(float), past);
+}
+
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight) {
   const Kernels* kernels = active_kernels();
   if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
   if (!packed) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a packed weight, got NULL", argument);
+  SQUEEZEBERT_TRY(check_pack_alignment(argument, packed));
   Header header;
   if (bytes < sizeof header) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got %zu bytes, less than its header", argument,
@@ -102,11 +109,14 @@ squeezebert_status read_pack(const char* argument, const void* packed, size_t by
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected pack format %u, got %u: pack the weight again", argument, kVersion,
                 header.version);
   }
-  if (header.isa != kernels->id || header.panel_columns != static_cast<uint32_t>(kernels->panel_columns)) {
-    return fail(
-        SQUEEZEBERT_BAD_PACK,
-        "%s: expected a weight packed for %s, got one for ISA number %u with panels of %u: pack the weight again",
-        argument, kernels->name, header.isa, header.panel_columns);
+  const auto panel_columns = static_cast<uint32_t>(kernels->panel_columns);
+  if (std::strncmp(header.isa, kernels->name, sizeof header.isa) != 0 || header.panel_columns != panel_columns) {
+    return fail(SQUEEZEBERT_BAD_PACK,
+                "%s: expected a weight packed for %s, got one for %.8s, %u columns wide: pack the weight again",
+                argument, kernels->name, header.isa, header.panel_columns);
+  }
+  if (check_shape(header.shape) != SQUEEZEBERT_OK) {
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got one of an impossible shape", argument);
   }
   const size_t expected = packed_bytes(*kernels, header.shape);
   if (bytes < expected) {

@@ -29,6 +29,9 @@ squeezebert_status check_shape(const squeezebert_conv_shape& shape);
 size_t packed_bytes(const Kernels& kernels, const squeezebert_conv_shape& shape);
 void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const float* weight, void* packed);
 
+// Panels hold floats, and lie a multiple of their size after `packed`.
+squeezebert_status check_pack_alignment(const char* argument, const void* packed);
+
 // Reads and checks a header; `argument` is the name an error gives.
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight);
 

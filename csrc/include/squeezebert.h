@@ -52,12 +52,12 @@ SQUEEZEBERT_API const char* squeezebert_version(void);
  * NULL for an index past the last. */
 SQUEEZEBERT_API const char* squeezebert_isa_name(int index);
 
-/* The ISA in use: the best one, or the one in the environment variable SQUEEZEBERT_FORCE_ISA when the library was first
- * called, or the one last forced. Fails (with *name = NULL) when the variable names an ISA that cannot be used; so does
- * every other call then. */
+/* The ISA in use: the one last forced, else the one in the environment variable SQUEEZEBERT_FORCE_ISA when the library was
+ * first called, else the best one. Fails (with *name = NULL) when the variable names an ISA that cannot be used; so does
+ * every other call then, until one is forced. */
 SQUEEZEBERT_API squeezebert_status squeezebert_active_isa(const char** name);
 
-/* Uses the named ISA from now on, in all threads; NULL goes back to the automatic choice. Weights packed for another
+/* Uses the named ISA from now on, in all threads; NULL forgets it: the variable's or the best one again. Weights packed for another
  * ISA must be packed again. Not to be called while another call is running. */
 SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 
@@ -103,7 +103,7 @@ typedef struct squeezebert_conv_shape {
 /* Bytes that the packed form takes for the active ISA. */
 SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, size_t* bytes);
 
-/* Packs a contiguous weight. `packed` has at least squeezebert_packed_size bytes; align it to 64 for speed. */
+/* Packs a contiguous weight. `packed` has at least squeezebert_packed_size bytes, aligned to 4; to 64 for speed. */
 SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const float* weight,
                                                     void* packed, size_t packed_bytes);
 

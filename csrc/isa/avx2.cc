@@ -1,6 +1,5 @@
 #define SQUEEZEBERT_ISA avx2
 #define SQUEEZEBERT_ISA_NAME "avx2"
-#define SQUEEZEBERT_ISA_ID 2
 
 #include "simd/avx2.h"
 

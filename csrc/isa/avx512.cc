@@ -1,6 +1,5 @@
 #define SQUEEZEBERT_ISA avx512
 #define SQUEEZEBERT_ISA_NAME "avx512"
-#define SQUEEZEBERT_ISA_ID 3
 
 #include "simd/avx512.h"
 

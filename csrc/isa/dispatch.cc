@@ -86,10 +86,10 @@ const Kernels* active_kernels() {
 }
 
 squeezebert_status force_kernels(const char* name) {
-  const Kernels* kernels = name ? find(name) : usable_kernels(0);
-  if (!kernels) return unusable("isa", name);
+  const Kernels* kernels = name ? find(name) : nullptr;
+  if (name && !kernels) return unusable("isa", name);
   g_active.store(kernels, std::memory_order_relaxed);
-  return SQUEEZEBERT_OK;
+  return active_kernels() ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
 }
 
 }  // namespace squeezebert

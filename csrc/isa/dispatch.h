@@ -12,7 +12,7 @@ const Kernels* usable_kernels(int index);
 // The kernels in use; null, with the error set, when SQUEEZEBERT_FORCE_ISA names what cannot be used.
 const Kernels* active_kernels();
 
-// null: back to the automatic choice.
+// null: back to the environment variable's, or the best.
 squeezebert_status force_kernels(const char* name);
 
 }  // namespace squeezebert

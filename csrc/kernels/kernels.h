@@ -74,8 +74,7 @@ struct EmbeddingArgs {
 };
 
 struct Kernels {
-  const char* name;
-  uint32_t id;        // written into packed weights
+  const char* name;   // at most 8 characters: packed weights hold it
   int panel_columns;  // NR of the register tile
   int tile_rows;      // MR, its largest height
 

@@ -99,7 +99,7 @@ void test_nested() {
   CHECK(wrong == 0);
 }
 
-#ifndef SQUEEZEBERT_THREAD_SANITIZER  // which does not know fork()
+#ifndef SQUEEZEBERT_SANITIZED_THREADS  // which does not know fork()
 
 // Runs `child` in a forked child, which must return true within ten seconds.
 void check_in_child(const std::function<bool()>& child) {
@@ -160,7 +160,7 @@ int main() {
   test_threads_at_once();
   test_errors_are_per_thread();
   test_nested();
-#ifndef SQUEEZEBERT_THREAD_SANITIZER
+#ifndef SQUEEZEBERT_SANITIZED_THREADS
   test_fork();
   test_fork_while_busy();
 #endif

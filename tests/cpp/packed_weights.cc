@@ -1,0 +1,161 @@
+// Packed weights: their size, what they say of themselves, and that nothing but a pack of this layer for this ISA is
+// ever read.
+#include <string>
+
+#include "support.h"
+
+namespace {
+
+using namespace tests;
+
+using Bytes = std::vector<unsigned char>;
+
+bool bad_pack(const void* packed, size_t bytes) {
+  squeezebert_conv_shape shape = {-1, -1, -1, -1};
+  return squeezebert_packed_shape(packed, bytes, &shape) == SQUEEZEBERT_BAD_PACK && shape.out_channels == -1;
+}
+bool bad_pack(const Bytes& pack) { return bad_pack(pack.data(), pack.size()); }
+
+// The bound: 1.02 times the plain weight, at all of SqueezeBERT's shapes and BERT-base's.
+void test_size() {
+  for (const int64_t groups : {1, 4}) {
+    for (const auto& [out, in] : {std::pair<int64_t, int64_t>{768, 768}, {3072, 768}, {768, 3072}}) {
+      const squeezebert_conv_shape shape = {out, in, groups, 1};
+      for_each_isa([&] {
+        size_t bytes = 0;
+        OK(squeezebert_packed_size(&shape, &bytes));
+        CHECK(static_cast<double>(bytes) <= 1.02 * static_cast<double>(out * in / groups * 4));
+      });
+    }
+  }
+}
+
+void test_shape() {
+  for (const squeezebert_conv_shape& shape :
+       {squeezebert_conv_shape{1, 1, 1, 1}, {33, 15, 3, 5}, {40, 64, 8, 1}, {1, 3, 1, 31}}) {
+    Conv conv(shape.out_channels, shape.in_channels, shape.groups, 1, shape.kernel_size);
+    for_each_isa([&] {
+      conv.pack();
+      squeezebert_conv_shape got{};
+      OK(squeezebert_packed_shape(conv.packed.data(), conv.packed.size(), &got));
+      CHECK(got.out_channels == shape.out_channels && got.in_channels == shape.in_channels);
+      CHECK(got.groups == shape.groups && got.kernel_size == shape.kernel_size);
+      const Bytes first = conv.packed;
+      conv.pack();
+      CHECK(conv.packed == first);  // every byte is written, always the same
+      // Room to spare is left alone, and a pack with something after it is a pack.
+      Bytes larger(first.size() + 9, 0x5a);
+      OK(squeezebert_pack(&shape, conv.weight.data(), larger.data(), larger.size()));
+      CHECK(std::equal(first.begin(), first.end(), larger.begin()) && larger.back() == 0x5a);
+      CHECK(!bad_pack(larger));
+    });
+  }
+}
+
+void test_damaged() {
+  Conv conv(40, 24, 4, 2);
+  for_each_isa([&] {
+    conv.pack();
+    for (size_t length = 0; length < conv.packed.size(); length += length < 70 ? 1 : 511) {
+      CHECK(bad_pack(conv.packed.data(), length));
+    }
+    CHECK(bad_pack(conv.packed.data(), conv.packed.size() - 1));
+    for (size_t i = 0; i < 64; ++i) {  // the header
+      for (const int flip : {1, 0x80}) {
+        Bytes damaged = conv.packed;
+        damaged[i] = static_cast<unsigned char>(damaged[i] ^ flip);
+        CHECK(bad_pack(damaged));
+      }
+    }
+    CHECK(bad_pack(Bytes(1000, 0)));
+    Bytes plain(conv.weight.size() * sizeof(float));
+    memcpy(plain.data(), conv.weight.data(), plain.size());
+    CHECK(bad_pack(plain));
+  });
+}
+
+// A header that was made rather than damaged: its checksum is right, its numbers are not.
+void test_forged() {
+  Conv conv(40, 24, 4, 2);
+  const auto forge = [&](size_t offset, int64_t value, size_t size) {
+    Bytes forged = conv.packed;
+    memcpy(&forged[offset], &value, size);
+    uint64_t hash = 14695981039346656037u;  // FNV-1a
+    for (size_t i = 0; i < 56; ++i) hash = (hash ^ forged[i]) * 1099511628211u;
+    memcpy(&forged[56], &hash, sizeof hash);
+    return forged;
+  };
+  for_each_isa([&] {
+    conv.pack();
+    CHECK(forge(24, 40, 8) == conv.packed);         // this is where out_channels lies, and how the checksum is made
+    for (const size_t offset : {24, 32, 40, 48}) {  // out_channels, in_channels, groups, kernel_size
+      for (const int64_t value : {int64_t{0}, int64_t{-1}, int64_t{-4}, INT64_MIN, INT64_MAX, int64_t{1} << 40}) {
+        CHECK(bad_pack(forge(offset, value, 8)));
+      }
+    }
+    CHECK(bad_pack(forge(8, 2, 4)));      // another version
+    CHECK(bad_pack(forge(12, 1000, 4)));  // other panels
+    CHECK(bad_pack(forge(16, 'x', 1)));   // another ISA
+    CHECK(bad_pack(forge(48, 2, 8)));     // an even kernel
+    CHECK(bad_pack(forge(24, 4000, 8)));  // more channels than there are bytes
+  });
+}
+
+// A pack for each ISA, used under each other one.
+void test_foreign_isa() {
+  const Floats input = random(24, 3);
+  for (int from = 0; squeezebert_isa_name(from); ++from) {
+    Conv conv(40, 24, 4, 2);
+    OK(squeezebert_force_isa(squeezebert_isa_name(from)));
+    conv.pack();
+    const squeezebert_linear layer = conv.linear();
+    for (int to = 0; const char* name = squeezebert_isa_name(to); ++to) {
+      OK(squeezebert_force_isa(name));
+      Floats output(40, 7.0f);
+      const squeezebert_status status =
+          squeezebert_grouped_conv1x1(Context(), 1, input.data(), 24, &layer, output.data(), 40);
+      CHECK(status == (from == to ? SQUEEZEBERT_OK : SQUEEZEBERT_BAD_PACK));
+      if (from == to) continue;
+      CHECK(output == Floats(40, 7.0f));
+      const std::string error = squeezebert_last_error();
+      CHECK(error.find(std::string("layer: expected a weight packed for ") + name + ", got one for ") == 0);
+      CHECK(error.find(squeezebert_isa_name(from)) != std::string::npos);
+    }
+  }
+  OK(squeezebert_force_isa(nullptr));
+}
+
+// Packs come out of files at any offset; floats must lie at theirs.
+void test_alignment() {
+  Conv conv(40, 24, 4, 2);
+  for_each_isa([&] {
+    conv.pack();
+    Bytes shifted(conv.packed.size() + 16);
+    for (const size_t offset : {1, 2, 3}) {
+      memcpy(&shifted[offset], conv.packed.data(), conv.packed.size());
+      squeezebert_conv_shape shape;
+      CHECK(squeezebert_packed_shape(&shifted[offset], conv.packed.size(), &shape) == SQUEEZEBERT_INVALID_ARGUMENT);
+      CHECK(squeezebert_pack(&conv.shape, conv.weight.data(), &shifted[offset], conv.packed.size()) ==
+            SQUEEZEBERT_INVALID_ARGUMENT);
+    }
+    memcpy(&shifted[4], conv.packed.data(), conv.packed.size());
+    const squeezebert_linear there = conv.linear(), here = {&shifted[4], conv.packed.size(), conv.bias.data()};
+    const Floats input = random(24, 3);
+    Floats expected(40), got(40);
+    OK(squeezebert_grouped_conv1x1(Context(), 1, input.data(), 24, &there, expected.data(), 40));
+    OK(squeezebert_grouped_conv1x1(Context(), 1, input.data(), 24, &here, got.data(), 40));
+    CHECK(same_bits(got, expected));
+  });
+}
+
+}  // namespace
+
+int main() {
+  test_size();
+  test_shape();
+  test_damaged();
+  test_forged();
+  test_foreign_isa();
+  test_alignment();
+  return check_result();
+}
