@@ -1,5 +1,6 @@
 #include <torch/csrc/stable/ops.h>
 
+#include <cstdint>
 #include <cstring>
 
 #include "torch/arguments.h"
@@ -61,7 +62,9 @@ Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t gro
   const Argument& name = names.weight;
   if (weight.dim() != 2 || weight.numel() == 0)
     Fail(name, "a packed weight [out_channels, bytes_per_channel]", Describe(weight));
-  const Tensor packed = torch::stable::contiguous(weight);
+  Tensor packed = torch::stable::contiguous(weight);
+  // A view into other bytes, say of a file, may begin anywhere; the floats in it must not.
+  if (reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % alignof(float) != 0) packed = torch::stable::clone(packed);
   squeezebert_conv_shape shape{};
   const squeezebert_status status =
       squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape);
