@@ -93,7 +93,7 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
   for (; k + kStep <= a.depth; k += kStep) {
     for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 3);
     ahead += ahead_step;
-#pragma GCC unroll 4
+#pragma GCC unroll 1
     for (int u = 0; u < kStep / Tile::kDepth; ++u) step();
   }
   for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) step();
