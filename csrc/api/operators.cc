@@ -21,7 +21,7 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
   if (residual.data) {
     SQUEEZEBERT_TRY(check_matrix("residual", residual.data, tokens, shape.out_channels, residual.stride));
   }
-  const ConvStep step{&linear, {input, input_stride}, {output, output_stride}, residual, gelu};
+  const ConvStep step{&linear, {input, input_stride}, {output, output_stride}, residual, gelu, false, nullptr};
   run_conv(context->workers, tokens, &step, 1);
   *out_channels = shape.out_channels;
   return SQUEEZEBERT_OK;

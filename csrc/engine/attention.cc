@@ -116,7 +116,8 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
     MutableRows projected[3];
     for (int i = 0; i < 3; ++i) {
       projected[i] = {mine + i * plan.rows * plan.stride, plan.stride, group * weight.group_columns()};
-      const ConvStep step{layers[i], x.from(row), projected[i], {}, false, false};
+      const ConvStep step{layers[i], x.from(row), projected[i], {}, false, false,
+                          i < 2 ? layers[i + 1]->weight.panel(group * panels) : nullptr};
       conv_panels(step, rows, group * panels, (group + 1) * panels);
     }
     float* const head_scratch = mine + 3 * plan.rows * plan.stride;
@@ -178,9 +179,9 @@ void run_qkv_attention(const Workers& workers, const Projections& p, const Atten
   const MutableRows query{memory, stride};
   const MutableRows key{query.data + tokens * stride, stride};
   const MutableRows value{key.data + tokens * stride, stride};
-  const ConvStep steps[3] = {{p.query, x_query, query, {}, false, false},
-                             {p.key, x, key, {}, false, false},
-                             {p.value, x, value, {}, false, false}};
+  const ConvStep steps[3] = {{p.query, x_query, query, {}, false, false, p.key->weight.panels},
+                             {p.key, x, key, {}, false, false, p.value->weight.panels},
+                             {p.value, x, value, {}, false, false, nullptr}};
   if (queries == tokens) {
     run_conv(workers, tokens, steps, 3);
   } else {

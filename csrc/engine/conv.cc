@@ -31,6 +31,7 @@ void conv_panels(const ConvStep& step, int64_t rows, int64_t first, int64_t last
         static_cast<int>(std::min<int64_t>(weight.kernels->panel_columns, weight.group_columns() - in_group));
     args.x = step.x.at(0, group * weight.depth());
     args.panel = weight.panel(p, tap);
+    args.next_panel = p + 1 < last || !step.next ? weight.panel(p + 1, tap) : step.next;
     args.c = step.y.at(0, column);
     args.bias = step.layer->bias ? step.layer->bias + column : nullptr;
     args.residual = step.residual.data ? step.residual.at(0, column) : nullptr;
@@ -76,7 +77,7 @@ void run_conv1d(const Workers& workers, int64_t sequences, const int32_t* cu_seq
     const int64_t panel = task % panels;
     if (length == 0) return;
     // The middle tap reaches every row and starts the sums; the others add to the rows whose neighbour lies inside.
-    ConvStep step{&layer, x.from(begin), y.from(begin), {}, false, false};
+    ConvStep step{&layer, x.from(begin), y.from(begin), {}, false, false, nullptr};
     conv_panels(step, length, panel, panel + 1, taps / 2);
     step.accumulate = true;
     for (int64_t tap = 0; tap < taps; ++tap) {

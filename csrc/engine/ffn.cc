@@ -48,7 +48,7 @@ void run_block(const Workers& workers, int64_t tokens, const Layer& layer, Rows 
                float* memory) {
   const int64_t channels = layer.post_attention.weight.shape.out_channels;
   const MutableRows middle{memory, padded_stride(channels)};
-  const ConvStep post{&layer.post_attention, context, middle, x, false, false};
+  const ConvStep post{&layer.post_attention, context, middle, x, false, false, layer.intermediate.weight.panels};
   run_conv(workers, tokens, &post, 1);
   run_layer_norm(workers, tokens, channels, middle, layer.post_attention_norm);
   run_ffn(workers, tokens, ffn_of(layer), middle, y, memory + tokens * middle.stride);
@@ -66,8 +66,8 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
   const FfnPlan plan = plan_ffn(workers, tokens, ffn);
   if (!plan.fused) {
     const MutableRows hidden{memory, plan.stride};
-    const ConvStep first{ffn.intermediate, x, hidden, {}, true, false};
-    const ConvStep second{ffn.output, hidden, y, x, false, false};
+    const ConvStep first{ffn.intermediate, x, hidden, {}, true, false, ffn.output->weight.panels};
+    const ConvStep second{ffn.output, hidden, y, x, false, false, nullptr};
     run_conv(workers, tokens, &first, 1);
     run_conv(workers, tokens, &second, 1);
   } else {
@@ -79,8 +79,10 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
       const int64_t row = plan.rows.begin(task / groups);
       const int64_t rows = plan.rows.begin(task / groups + 1) - row;
       const MutableRows hidden{memory + worker * plan.floats, plan.stride, group * wide.group_columns()};
-      const ConvStep first{ffn.intermediate, x.from(row), hidden, {}, true, false};
-      const ConvStep second{ffn.output, hidden, y.from(row), x.from(row), false, false};
+      const ConvStep first{ffn.intermediate, x.from(row), hidden, {}, true, false,
+                           narrow.panel(group * narrow.group_panels())};
+      const ConvStep second{ffn.output, hidden, y.from(row), x.from(row), false, false,
+                            wide.panel((group + 1) % groups * wide.group_panels())};
       conv_panels(first, rows, group * wide.group_panels(), (group + 1) * wide.group_panels());
       conv_panels(second, rows, group * narrow.group_panels(), (group + 1) * narrow.group_panels());
     });

@@ -16,6 +16,7 @@ struct PanelArgs {
   const float* x = nullptr;
   ptrdiff_t x_stride = 0;
   const float* panel = nullptr;  // depth rows of panel_columns floats
+  const void* next_panel = nullptr;  // fetched meanwhile, as many bytes as panel has; any address will do
   float* c = nullptr;
   ptrdiff_t c_stride = 0;
   const float* bias = nullptr;      // [columns]; null: zeros

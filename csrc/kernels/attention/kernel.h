@@ -96,6 +96,7 @@ inline void attention(const AttentionArgs& a) {
     product.row_scale = scales;
     for (int64_t p = 0; p < key_panels; ++p) {
       product.panel = keys + p * a.head_size * Tile::kColumns;
+      product.next_panel = product.panel;
       product.columns = columns_of(a.key_rows, p);
       product.c = scores + p * Tile::kColumns;
       grouped_conv1x1_panel(product);
@@ -113,6 +114,7 @@ inline void attention(const AttentionArgs& a) {
     product.row_scale = reciprocals;
     for (int64_t p = 0; p < value_panels; ++p) {
       product.panel = values + p * a.key_rows * Tile::kColumns;
+      product.next_panel = product.panel;
       product.columns = columns_of(a.head_size, p);
       product.c = a.output + begin * a.output_stride + p * Tile::kColumns;
       grouped_conv1x1_panel(product);

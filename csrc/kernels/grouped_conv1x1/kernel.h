@@ -114,10 +114,15 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
         [&](int i, int j) { sums[i][j] = sums[i][j] + load_columns(residual + i * a.residual_stride, a.columns, j); });
   }
   // GELU needs a dozen registers of its own, so it takes the tile back from L1 rather than spill the sums.
-  const auto at = [&](int i, int j) { return c + i * a.c_stride + j * Vec::kLanes; };
   if (a.columns == Tile::kColumns) {
-    for_each_sum<kRows>([&](int i, int j) { store(at(i, j), sums[i][j]); });
-    if (a.gelu) for_each_sum<kRows>([&](int i, int j) { store(at(i, j), gelu(load(at(i, j)))); });
+    for_each_sum<kRows>([&](int i, int j) { store(c + i * a.c_stride + j * Vec::kLanes, sums[i][j]); });
+    if (a.gelu) {
+      for (int i = 0; i < kRows; ++i) {
+        float* row = c + i * a.c_stride;
+#pragma GCC unroll 8
+        for (int j = 0; j < kVectors; ++j) store(row + j * Vec::kLanes, gelu(load(row + j * Vec::kLanes)));
+      }
+    }
   } else {
     for_each_sum<kRows>(
         [&](int i, int j) { store_columns(c + i * a.c_stride, a.gelu ? gelu(sums[i][j]) : sums[i][j], a.columns, j); });
@@ -134,10 +139,10 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
   // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x
   // 14 and a 2 that would run at a seventh of the rate.
   const int64_t tiles = (a.rows + Tile::kRows - 1) / Tile::kRows;
-  // The panels of a layer, and usually of the next layer, follow each other in memory. Each tile fetches its share of
-  // the panel after this one into L2, spread over its steps; without it the first tile of every panel waits for memory.
+  // Each tile fetches its share of the panel that comes after this one, spread over its steps; without it the first tile
+  // of every panel waits for memory.
   constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
-  const char* ahead = reinterpret_cast<const char*>(a.panel + a.depth * Tile::kColumns);
+  const char* ahead = reinterpret_cast<const char*>(a.next_panel);
   const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t begin = a.rows * t / tiles;
@@ -160,16 +165,26 @@ inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, in
       for (int u = 0; u < 4; ++u) store(panel + (k + u) * Tile::kColumns + j, column[u]);
     }
   }
-  for (int64_t k = 0; k < depth; ++k) {
-    float* row = panel + k * Tile::kColumns;
-    if (stride == 1) {
-      for (int j = 0; j < Tile::kVectors; ++j) {
-        store(row + j * kLanes, load_columns(weight + k * step, columns, j));
+  if (stride == 1) {
+    for (int64_t k = 0; k < depth; ++k) {
+      const float* row = weight + k * step;
+      float* out = panel + k * Tile::kColumns;
+      if (columns == Tile::kColumns) {
+#pragma GCC unroll 8
+        for (int j = 0; j < Tile::kVectors; ++j) store(out + j * kLanes, load(row + j * kLanes));
+      } else {
+        for (int j = 0; j < Tile::kVectors; ++j) store(out + j * kLanes, load_columns(row, columns, j));
       }
-      continue;
     }
+    return;
+  }
+  for (int64_t k = columns == whole ? depth4 : 0; k < depth; ++k) {
+    float* row = panel + k * Tile::kColumns;
     for (int j = k < depth4 ? whole : 0; j < columns; ++j) row[j] = weight[j * stride + k * step];
-    for (int j = columns; j < Tile::kColumns; ++j) row[j] = 0.0f;
+  }
+  if (columns == Tile::kColumns) return;
+  for (int64_t k = 0; k < depth; ++k) {
+    for (int j = columns; j < Tile::kColumns; ++j) panel[k * Tile::kColumns + j] = 0.0f;
   }
 }
 
