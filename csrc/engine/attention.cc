@@ -116,7 +116,12 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
     MutableRows projected[3];
     for (int i = 0; i < 3; ++i) {
       projected[i] = {mine + i * plan.rows * plan.stride, plan.stride, group * weight.group_columns()};
-      const ConvStep step{layers[i], x.from(row), projected[i], {}, false, false,
+      const ConvStep step{layers[i],
+                          x.from(row),
+                          projected[i],
+                          {},
+                          false,
+                          false,
                           i < 2 ? layers[i + 1]->weight.panel(group * panels) : nullptr};
       conv_panels(step, rows, group * panels, (group + 1) * panels);
     }

@@ -79,9 +79,14 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
       const int64_t row = plan.rows.begin(task / groups);
       const int64_t rows = plan.rows.begin(task / groups + 1) - row;
       const MutableRows hidden{memory + worker * plan.floats, plan.stride, group * wide.group_columns()};
-      const ConvStep first{ffn.intermediate, x.from(row), hidden, {}, true, false,
-                           narrow.panel(group * narrow.group_panels())};
-      const ConvStep second{ffn.output, hidden, y.from(row), x.from(row), false, false,
+      const ConvStep first{
+          ffn.intermediate, x.from(row), hidden, {}, true, false, narrow.panel(group * narrow.group_panels())};
+      const ConvStep second{ffn.output,
+                            hidden,
+                            y.from(row),
+                            x.from(row),
+                            false,
+                            false,
                             wide.panel((group + 1) % groups * wide.group_panels())};
       conv_panels(first, rows, group * wide.group_panels(), (group + 1) * wide.group_panels());
       conv_panels(second, rows, group * narrow.group_panels(), (group + 1) * narrow.group_panels());

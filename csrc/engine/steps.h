@@ -80,7 +80,7 @@ struct ConvStep {
   MutableRows y;
   Rows residual;
   bool gelu = false;
-  bool accumulate = false;     // add to what y holds, without the bias
+  bool accumulate = false;      // add to what y holds, without the bias
   const float* next = nullptr;  // the weights wanted after these, fetched meanwhile; null: those that follow in memory
 };
 

@@ -15,7 +15,7 @@ struct PanelArgs {
   int columns = 0;  // at most Kernels::panel_columns
   const float* x = nullptr;
   ptrdiff_t x_stride = 0;
-  const float* panel = nullptr;  // depth rows of panel_columns floats
+  const float* panel = nullptr;      // depth rows of panel_columns floats
   const void* next_panel = nullptr;  // fetched meanwhile, as many bytes as panel has; any address will do
   float* c = nullptr;
   ptrdiff_t c_stride = 0;

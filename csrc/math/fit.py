@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 GELU_POWER = 8
 GELU_DEGREE = 8
 GELU_BOUND = 8.0
-# exp.h: p(r) = e^r for |r| <= ln(2) / 2, a little widened for the rounding of the reduction.
-EXP_DEGREE = 6
-EXP_BOUND = 0.5 * math.log(2.0) * 1.0005
+# exp.h: p(r) = 2^r for |r| <= 1 / 2.
+EXP_DEGREE = 5
+EXP_BOUND = 0.5
 
 
 def float32(x: Array | float) -> Array:
@@ -69,9 +69,9 @@ def upper_tail(x: Array) -> Array:
 
 
 def fit_exp() -> list[float]:
-    """Minimises the error in ULP of the result, which is twice as fine below 1; exp(0) = 1 is given."""
+    """Minimises the error in ULP of the result, which is twice as fine below 1; 2^0 = 1 is given."""
     r = np.linspace(-EXP_BOUND, EXP_BOUND, 1200)
-    return fit(r, np.exp(r), np.where(r < 0, 2.0**24, 2.0**23), EXP_DEGREE, [1.0])
+    return fit(r, np.exp2(r), np.where(r < 0, 2.0**24, 2.0**23), EXP_DEGREE, [1.0])
 
 
 def fit_gelu() -> list[float]:
@@ -94,7 +94,7 @@ def fit_gelu() -> list[float]:
 def measure_exp(p: list[float]) -> float:
     """Largest error of p in ULP of the result."""
     r = float32(np.linspace(-EXP_BOUND, EXP_BOUND, 400_000))
-    return float(np.max(np.abs(horner(p, r) - np.exp(r)) * np.where(r < 0, 2.0**24, 2.0**23)))
+    return float(np.max(np.abs(horner(p, r) - np.exp2(r)) * np.where(r < 0, 2.0**24, 2.0**23)))
 
 
 def measure_gelu(q: list[float]) -> tuple[float, float]:

@@ -40,14 +40,14 @@ inline float softmax_row(float* scores, const float* mask, int64_t keys) {
   store(scores + keys, broadcast(-INFINITY));
   // Not -infinity: a row that is -infinity throughout then has exponentials and a sum of zero, not NaN.
   Vec largest = broadcast(-FLT_MAX);
-  for (int64_t j = 0; j < keys; j += kLanes) {
+  for_each_vector(keys, [&](int64_t j, int n) __attribute__((always_inline)) {
     Vec score = load(scores + j);
     if (mask) {
-      score = score + load_some(mask + j, keys - j < kLanes ? static_cast<int>(keys - j) : kLanes);
+      score = score + load_some(mask + j, n);
       store(scores + j, score);
     }
     largest = max(score, largest);
-  }
+  });
   const Vec limit = broadcast(reduce_max(largest));
   const int64_t padded = (keys + kLanes - 1) / kLanes * kLanes;
   const float sum = sum_over(padded, [=](int64_t j, int, Vec partial) {

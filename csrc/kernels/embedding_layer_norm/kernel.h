@@ -13,10 +13,9 @@ inline void embedding_layer_norm(const EmbeddingArgs& a) {
     const float* position = a.position + a.position_ids[r] * a.channels;
     const float* token_type = a.token_type + (a.token_type_ids ? a.token_type_ids[r] : 0) * a.channels;
     float* y = a.y + r * a.y_stride;
-    for (int64_t c = 0; c < a.channels; c += Vec::kLanes) {
-      const int n = static_cast<int>(a.channels - c < Vec::kLanes ? a.channels - c : Vec::kLanes);
+    for_each_vector(a.channels, [&](int64_t c, int n) {
       store_some(y + c, (load_some(word + c, n) + load_some(position + c, n)) + load_some(token_type + c, n), n);
-    }
+    });
     layer_norm_row(y, a.weight, a.bias, a.epsilon, a.channels, y);
   }
 }

@@ -139,8 +139,8 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
   // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x
   // 14 and a 2 that would run at a seventh of the rate.
   const int64_t tiles = (a.rows + Tile::kRows - 1) / Tile::kRows;
-  // Each tile fetches its share of the panel that comes after this one, spread over its steps; without it the first tile
-  // of every panel waits for memory.
+  // Each tile fetches its share of the panel that comes after this one, spread over its steps; without it the first
+  // tile of every panel waits for memory.
   constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
   const char* ahead = reinterpret_cast<const char*>(a.next_panel);
   const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;

@@ -10,10 +10,27 @@
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
+inline Vec load_some(const float* p, int n) { return n == Vec::kLanes ? load(p) : load_partial(p, n); }
+inline void store_some(float* p, Vec x, int n) {
+  if (n == Vec::kLanes) {
+    store(p, x);
+  } else {
+    store_partial(p, x, n);
+  }
+}
+
+// Calls body(first channel, count) for every vector of a row; count is kLanes for all but perhaps the last.
+template <class Body>
+inline __attribute__((always_inline)) void for_each_vector(int64_t channels, const Body& body) {
+  int64_t c = 0;
+  for (; c + Vec::kLanes <= channels; c += Vec::kLanes) body(c, Vec::kLanes);
+  if (c < channels) body(c, static_cast<int>(channels - c));
+}
+
 // Four partial sums hide the latency of the add (4 cycles at two a cycle on current x86). Position in the row alone
 // decides which lane and which partial sum takes an element, so the order of the sum is the same everywhere.
 template <class Term>
-inline float sum_over(int64_t channels, Term term) {
+inline __attribute__((always_inline)) float sum_over(int64_t channels, const Term& term) {
   constexpr int kLanes = Vec::kLanes;
   Vec sums[4] = {zero(), zero(), zero(), zero()};
   int64_t c = 0;
@@ -28,39 +45,27 @@ inline float sum_over(int64_t channels, Term term) {
   return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-inline Vec load_some(const float* p, int n) { return n == Vec::kLanes ? load(p) : load_partial(p, n); }
-inline void store_some(float* p, Vec x, int n) {
-  if (n == Vec::kLanes) {
-    store(p, x);
-  } else {
-    store_partial(p, x, n);
-  }
-}
-
 inline void layer_norm_row(const float* x, const float* weight, const float* bias, float epsilon, int64_t channels,
                            float* y) {
   const float count = static_cast<float>(channels);
-  const float mean = sum_over(channels, [=](int64_t c, int n, Vec sum) { return sum + load_some(x + c, n); }) / count;
-  // Lanes past the end hold mean itself, so that they add nothing.
-  const float variance = sum_over(channels,
-                                  [=](int64_t c, int n, Vec sum) {
-                                    if (n < Vec::kLanes) {
-                                      float padded[Vec::kLanes];
-                                      store(padded, broadcast(mean));
-                                      store_partial(padded, load_partial(x + c, n), n);
-                                      const Vec tail = load(padded) - broadcast(mean);
-                                      return fma(tail, tail, sum);
-                                    }
-                                    const Vec distance = load(x + c) - broadcast(mean);
-                                    return fma(distance, distance, sum);
-                                  }) /
-                         count;
-  const float scale = 1.0f / sqrtf(variance + epsilon);
-  for (int64_t c = 0; c < channels; c += Vec::kLanes) {
-    const int n = static_cast<int>(channels - c < Vec::kLanes ? channels - c : Vec::kLanes);
+  const float mean = sum_over(channels, [&](int64_t c, int n, Vec sum)
+                                            __attribute__((always_inline)) { return sum + load_some(x + c, n); }) /
+                     count;
+  const float squares = sum_over(channels, [&](int64_t c, int n, Vec sum) __attribute__((always_inline)) {
+    Vec distance = load_some(x + c, n) - broadcast(mean);
+    if (n < Vec::kLanes) {  // the lanes past the end must add nothing
+      float lanes[Vec::kLanes];
+      store(lanes, zero());
+      store_partial(lanes, distance, n);
+      distance = load(lanes);
+    }
+    return fma(distance, distance, sum);
+  });
+  const float scale = 1.0f / sqrtf(squares / count + epsilon);
+  for_each_vector(channels, [&](int64_t c, int n) __attribute__((always_inline)) {
     const Vec normal = (load_some(x + c, n) - broadcast(mean)) * broadcast(scale);
     store_some(y + c, fma(normal, load_some(weight + c, n), load_some(bias + c, n)), n);
-  }
+  });
 }
 
 inline void layer_norm(const LayerNormArgs& a) {
