@@ -142,11 +142,14 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
   // Each tile fetches its share of the panel that comes after this one, spread over its steps; without it the first
   // tile of every panel waits for memory.
   constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
-  const char* ahead = reinterpret_cast<const char*>(a.next_panel);
+  const char* ahead = static_cast<const char*>(a.next_panel);
   const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;
+  int64_t row = 0;
   for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t begin = a.rows * t / tiles;
-    tile_of(a.rows * (t + 1) / tiles - begin, a, begin, ahead + t * ahead_step * (a.depth / kStep), ahead_step);
+    const int64_t rows = a.rows / tiles + (t < a.rows % tiles);
+    tile_of(rows, a, row, ahead, ahead_step);
+    row += rows;
+    ahead += ahead_step * (a.depth / kStep);
   }
 }
 
