@@ -12,11 +12,11 @@ SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py py
 CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
 ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
 
-.PHONY: help demo test arm-test sanitize bench figures lint format build clean
+.PHONY: help demo test arm-test sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
 .DEFAULT_GOAL := help
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-9s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
 	$(BIN)/python -m squeezebert_kernels compare $(ARGS)
@@ -51,6 +51,27 @@ bench: $(BUILT)  ## build, then run the benchmarks (say, make bench ARGS="--impl
 
 figures: $(BUILT)  ## compare on this machine (keep it quiet), and put the table and the plot into README.md
 	$(BIN)/python bench/update_readme.py $(ARGS)
+
+# These four run in the Python that is at hand, with what is installed there, so that a machine without a network can. They
+# need torch, triton, pytest and, for gpu-bench, transformers and matplotlib; the libraries are built first, in place.
+GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+GPU_BUILT := build/.gpu-built
+
+gpu-test: $(GPU_BUILT)  ## on a GPU: test the Triton kernels there
+	$(GPU_PYTHON) -m pytest tests/gpu $(ARGS)
+
+gpu-bench: $(GPU_BUILT)  ## on a GPU: time the encoder beside its peers, into bench/results
+	$(GPU_PYTHON) -m bench.gpu.bench $(ARGS)
+
+gpu-compile: $(GPU_BUILT)  ## no GPU needed: compile the Triton kernels for every GPU; bench/GPU.md says what came out
+	$(GPU_PYTHON) -m bench.gpu.compile
+
+gpu-tune: $(GPU_BUILT)  ## on a GPU: measure block sizes and rewrite its rows of the table
+	$(GPU_PYTHON) -m bench.gpu.tune $(ARGS)
+
+$(GPU_BUILT): $(SOURCES)
+	$(GPU_PYTHON) setup.py -q build_ext --inplace
+	mkdir -p $(@D) && touch $@
 
 lint: $(INSTALLED)  ## ruff, clang-format and mypy
 	$(BIN)/ruff check

@@ -50,13 +50,24 @@ class Binding:
         pooler = self._structure.child(base, "pooler")
         pooled = None if pooler is None else self._bind_pooler(pooler)
 
-        self.packed = PackedLinears(self._linears)
-        weights = iter(self.packed.packed)
+        self.packed = self._pack(self._linears)
+        weights = iter(self._packed_weights())
         self.params = [next(weights) if param is None else param for param in params]
         self.pooler = None if pooled is None else (next(weights), pooled.bias)
         self.groups = groups[:6]
         self.num_heads = self._heads
         self.eps = self._eps
+
+    def _takes(self, value: Any) -> bool:
+        """The kernels can read this parameter."""
+        return reads_as_plain(value)
+
+    def _pack(self, linears: list[Linear]) -> Any:
+        return PackedLinears(linears)
+
+    def _packed_weights(self) -> list[Tensor]:
+        """What the operators take as the weight of each linear."""
+        return self.packed.packed
 
     def holds(self) -> bool:
         """The model still has what was bound, and the kernels still take its packed form."""
@@ -103,7 +114,7 @@ class Binding:
         value = self._structure.parameter(module, name)
         if value is None:
             raise Declined(f"{where}.{name} is missing")
-        if not reads_as_plain(value):
+        if not self._takes(value):
             raise Declined(f"{where}.{name}: {value.dtype} on {value.device}")
         self.parameters.append(value)
         return value

@@ -104,6 +104,8 @@ class HeadForward(_Forward):
 class BaseForward(_Forward):
     """The forward of a base model of `family`; release_weights: as in `optimize`."""
 
+    device_type = "cpu"
+
     def __init__(self, module: nn.Module, family: Family, release_weights: bool) -> None:
         super().__init__(module)
         self.family = family
@@ -159,11 +161,14 @@ class BaseForward(_Forward):
                 if binding is None or not binding.holds():
                     self.restore_weights()
                     self._binding = None
-                    self._binding = binding = Binding(self.module, self.family)
+                    self._binding = binding = self._bind_anew()
         binding.packed.refresh()
         if self._release_weights and not binding.packed.released:
             self._release(binding)
         return binding
+
+    def _bind_anew(self) -> Binding:
+        return Binding(self.module, self.family)
 
     def restore_weights(self) -> None:
         """Undoes `release_weights` until the model is bound again."""
@@ -221,7 +226,7 @@ class BaseForward(_Forward):
                 raise Declined(f"config.{name}")
         if self.module.training:
             raise Declined("training mode")
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled(self.device_type):
             raise Declined("autocast")
         if torch.jit.is_tracing():
             raise Declined("tracing")
@@ -245,8 +250,7 @@ class BaseForward(_Forward):
 
     def _compute(self, binding: Binding, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         """Last hidden state [N, S, C] ([N, 1, C] when only the first token is wanted) and pooled output [N, C]."""
-        base, wanted = getattr(_wanted, "now", (self, _EVERYTHING))
-        first_token, all_positions = wanted if base is self else _EVERYTHING
+        first_token, all_positions = self._wants()
         given = self._given(request)
         shape = (given.shape[0], given.shape[1])
         attention_mask: Any = request.get("attention_mask")
@@ -272,6 +276,11 @@ class BaseForward(_Forward):
             return hidden, None
         pooled = torch.ops.squeezebert.grouped_conv1x1.default(hidden[:, 0], *binding.pooler, 1)
         return hidden, pooled.tanh_()
+
+    def _wants(self) -> tuple[bool, bool]:
+        """What the head that is calling, if any, reads: (the first token only, values at padded positions too)."""
+        base, wanted = getattr(_wanted, "now", (self, _EVERYTHING))
+        return wanted if base is self else _EVERYTHING
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         """What torch.compile sees: one operator where the fast path may serve, the original forward elsewhere."""

@@ -24,28 +24,32 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     afterwards: the next call notices and packs them again. (PyTorch does not count writes through `.data` or NumPy:
     those that rewrite a whole weight are noticed; after one to single elements, call optimize again.)
 
-    The kernels serve inference on the CPU in float32: eval mode, and gradients off (`torch.no_grad()`) or no parameter
+    A model on CUDA runs in `dtype` as one CUDA graph for each bucket of shapes, at most 32 of them; outputs keep the
+    model's own dtype. An id outside its table gives NaN there, and changed weights are noticed where PyTorch counts the
+    write. While another graph is captured, the kernels are launched one by one, padding included, for that graph.
+
+    The kernels serve inference, on the CPU in float32: eval mode, and gradients off (`torch.no_grad()`) or no parameter
     that requires them. Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are
     zeros, where the original has values without meaning. Heads that read only the first token do not compute the
     others' last layer. Whatever else is asked (training, attentions, hidden states, other masks, autocast, another
-    device) runs the original forward; the logger `squeezebert_kernels.fast_forward` says why at level DEBUG.
+    device; on CUDA, inputs_embeds and torch.compile) runs the original forward; the logger
+    `squeezebert_kernels.fast_forward` says why at level DEBUG.
 
-    dtype: what the kernels compute in; torch.float32 is the one there is.
+    dtype: what the kernels compute in: torch.float32, on CUDA torch.float16 or torch.bfloat16 too.
     release_weights: frees the originals of the packed weights. Their parameters then read as NaN, though `state_dict`
     and `save_pretrained` still give their values, and requests for the original forward unpack them for the call.
-    Training, moving, copying and pickling need restore(model) first.
+    Training, moving, copying and pickling need restore(model) first. On the CPU only.
 
     Raises TypeError when `model` holds no such model, ValueError for another dtype, for a forward that something else
     has replaced, and for weights that cannot be released. Warns when a model stays on its original path (an activation
     other than the exact GELU, a decoder).
     """
-    if dtype != torch.float32:
-        raise ValueError(f"dtype: expected torch.float32, got {dtype}")
     if not any(_bases(model)):
         raise TypeError(
             "model: expected a transformers SqueezeBERT or BERT model, or a module that holds one, got a "
             f"{type(model).__name__}"
         )
+    _check_options(model, dtype, release_weights)
     restore(model)
     replaced = [module for module in model.modules() if "forward" in vars(module)]
     if replaced:
@@ -53,7 +57,7 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
             f"model: expected modules with the forward of their class, got a {type(replaced[0]).__name__} whose "
             "forward was replaced; undo that first"
         )
-    for forward in attach(model, release_weights):
+    for forward in attach(model, release_weights, dtype):
         try:
             forward.bind()
         except Declined as declined:
@@ -61,11 +65,11 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     return model
 
 
-def attach(model: nn.Module, release_weights: bool = False) -> list[BaseForward]:
+def attach(model: nn.Module, release_weights: bool = False, dtype: torch.dtype = torch.float32) -> list[BaseForward]:
     """Replaces the forward of the base models in `model` and of their heads; weights are packed at the first call."""
     forwards = []
     for base, family in _bases(model):
-        base.forward = forward = BaseForward(base, family, release_weights)
+        base.forward = forward = _forward_of(base, family, release_weights, dtype)
         forwards.append(forward)
         for head in model.modules():
             if any(child is base for child in head.children()):
@@ -84,6 +88,31 @@ def restore(model: Model) -> Model:
         if isinstance(forward, _Forward):
             del module.forward
     return model
+
+
+def _check_options(model: nn.Module, dtype: torch.dtype, release_weights: bool) -> None:
+    on_cuda = any(_is_on_cuda(base) for base, _ in _bases(model))
+    dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32,)
+    if dtype not in dtypes:
+        where = " on CUDA" if on_cuda else " (lower precisions are for models on CUDA)"
+        raise ValueError(f"dtype: expected {' or '.join(map(str, dtypes))}{where}, got {dtype}")
+    if on_cuda and release_weights:
+        raise ValueError("release_weights: expected False for a model on CUDA, whose weights are not packed, got True")
+
+
+def _is_on_cuda(base: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in base.parameters())
+
+
+def _forward_of(base: nn.Module, family: Family, release_weights: bool, dtype: torch.dtype) -> BaseForward:
+    if not _is_on_cuda(base):
+        return BaseForward(base, family, release_weights)
+    from .triton.registration import operator
+
+    operator("encoder")  # says so where Triton is missing
+    from .triton.forward import CudaForward
+
+    return CudaForward(base, family, dtype)
 
 
 def _bases(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:

@@ -109,7 +109,8 @@ def _first_tokens(rows: Rows, sequences: Sequences) -> Rows:
     if sequences.offsets is None:
         return Rows(rows.data, sequences.count, rows.channels, rows.stride * sequences.longest)
     view = rows.data.as_strided((rows.count, rows.channels), (rows.stride, 1))
-    first = view.index_select(0, grouped_qkv_attention.first_rows(sequences, rows.data.device))
+    index = grouped_qkv_attention.first_rows(sequences, rows.data.device)
+    first = view.index_select(0, index.clamp(max=rows.count - 1))  # an empty sequence may begin behind the last row
     return Rows(first, sequences.count, rows.channels, rows.channels)
 
 

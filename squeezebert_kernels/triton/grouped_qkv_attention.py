@@ -238,7 +238,8 @@ def _run_apart(
     context = output if not first_only else torch.empty_like(q.data)
     attention.run(q, k, v, sequences, sequences.longest, num_heads, mask, scale, context)
     if first_only:
-        torch.index_select(context, 0, first_rows(sequences, output.device), out=output)
+        first = first_rows(sequences, output.device).clamp(max=rows.count - 1)
+        torch.index_select(context, 0, first, out=output)
 
 
 def first_rows(sequences: Sequences, device: torch.device) -> Tensor:

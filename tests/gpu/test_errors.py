@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_testing import DEVICE, as_given, call, conv, encoder, ffn, norm, normal, offsets, qkv
 
+from kernel_testing import DEVICE, as_given, call, conv, encoder, ffn, norm, normal, offsets, qkv
 from squeezebert_kernels.triton import tuning
 
 CONV = {"input": normal(3, 12), "weight": conv(8, 12, 2)[0], "bias": normal(8), "groups": 2}

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_testing import DTYPES, as_given, call, check, conv, encoder, exact, ffn, norm, normal, offsets, qkv
 
+from kernel_testing import DTYPES, as_given, call, check, conv, encoder, exact, ffn, norm, normal, offsets, qkv
 from python_ref import ops as reference
 from squeezebert_kernels.triton.registration import operator
 from tolerances import LOW_PRECISION_RATIO, float32_bound

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from kernel_testing import DEVICE, DTYPES, as_given, call, conv, encoder, ffn, norm, normal, offsets
 from torch import Tensor
 
+from kernel_testing import DEVICE, DTYPES, as_given, call, conv, encoder, ffn, norm, normal, offsets
 from tolerances import low_precision_bound
 
 

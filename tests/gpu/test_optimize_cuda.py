@@ -1,0 +1,238 @@
+"""optimize(model.cuda()): the model's own outputs, without padding computed, whatever the head, masks and dtype.
+
+Without a GPU, the same forward runs on the CPU in Triton's interpreter, with no graph behind it.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kernel_testing import DEVICE
+from small_models import bert_config, hf_config, hf_model, padding_mask
+from squeezebert_kernels import huggingface, optimize, restore
+from squeezebert_kernels.triton.forward import CudaForward
+from squeezebert_kernels.triton.graph import MAX_GRAPHS, Request, bucket_of
+from tolerances import LOW_PRECISION_RATIO, REFERENCE_PARITY
+
+TOKENS = 9
+MASKS = {
+    "none": None,
+    "ones": torch.ones(3, TOKENS, dtype=torch.long),
+    "right": padding_mask([9, 4, 1], TOKENS),
+    "holes": torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0, 0, 1]]),
+    "left": padding_mask([9, 4, 1], TOKENS).flip(1),  # the pooler reads padding: everything is computed
+}
+# NumPy's, in the interpreter: of masked scores, and of rows beyond the request's own, whose memory says anything.
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
+
+
+class _Interpreted(CudaForward):
+    device_type = "cpu"
+
+
+@pytest.fixture(autouse=True)
+def _forward_for_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    if DEVICE.type != "cuda":
+        monkeypatch.setattr(huggingface, "_is_on_cuda", lambda base: True)
+        monkeypatch.setattr("squeezebert_kernels.triton.forward.CudaForward", _Interpreted)
+
+
+def small(name: str, **fields: Any) -> Any:
+    config = bert_config(**fields) if name.startswith("Bert") else hf_config(**fields)
+    return hf_model(name, config).to(DEVICE)
+
+
+def inputs(mask: Tensor | None) -> dict[str, Tensor]:
+    given = {"input_ids": torch.randint(1, 61, (3, TOKENS)), "token_type_ids": torch.randint(0, 2, (3, TOKENS))}
+    if mask is not None:
+        given["attention_mask"] = mask
+    return {name: value.to(DEVICE) for name, value in given.items()}
+
+
+def real(given: dict[str, Tensor]) -> Tensor:
+    mask = given.get("attention_mask")
+    return torch.ones(3, TOKENS, dtype=torch.bool) if mask is None else mask.cpu().bool()
+
+
+@pytest.mark.parametrize("name", ["SqueezeBertModel", "BertModel"])
+@pytest.mark.parametrize("mask", MASKS)
+@torch.no_grad()
+def test_base_models(name: str, mask: str) -> None:
+    model, given = small(name), inputs(MASKS[mask])
+    theirs = model(**given)
+    ours = optimize(model)(**given)
+    where = real(given)
+    close = REFERENCE_PARITY[torch.float32]
+    torch.testing.assert_close(ours.last_hidden_state.cpu()[where], theirs.last_hidden_state.cpu()[where], **close)
+    torch.testing.assert_close(ours.pooler_output, theirs.pooler_output, **close)
+    assert type(ours) is type(theirs)
+    if mask in ("right", "holes"):
+        assert not ours.last_hidden_state.cpu()[~where].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@torch.no_grad()
+def test_low_precision_errs_at_most_twice_what_pytorch_does(dtype: torch.dtype) -> None:
+    model, given = small("SqueezeBertModel"), inputs(MASKS["right"])
+    where = real(given)
+    exact = copy.deepcopy(model).double()(**given).last_hidden_state.cpu()[where]
+    theirs = copy.deepcopy(model).to(dtype)(**given).last_hidden_state.cpu()[where].double()
+    output = optimize(model, dtype=dtype)(**given).last_hidden_state
+    assert output.dtype == torch.float32  # the model's own
+    error = (output.cpu()[where].double() - exact).abs().max()
+    assert error <= LOW_PRECISION_RATIO * (theirs - exact).abs().max()
+
+
+@pytest.mark.parametrize("name", ["SqueezeBertForSequenceClassification", "SqueezeBertForTokenClassification"])
+@torch.no_grad()
+def test_heads(name: str) -> None:
+    model, given = small(name), inputs(MASKS["right"])
+    theirs = model(**given).logits
+    ours = optimize(model)(**given).logits
+    where = real(given) if theirs.dim() == 3 else slice(None)
+    torch.testing.assert_close(ours.cpu()[where], theirs.cpu()[where], **REFERENCE_PARITY[torch.float32])
+
+
+@torch.no_grad()
+def test_positions_that_are_given() -> None:
+    model, given = small("SqueezeBertModel"), inputs(MASKS["right"])
+    given["position_ids"] = torch.randint(0, 24, (1, TOKENS), device=DEVICE)
+    theirs, where = model(**given).last_hidden_state, real(given)
+    ours = optimize(model)(**given).last_hidden_state
+    torch.testing.assert_close(ours.cpu()[where], theirs.cpu()[where], **REFERENCE_PARITY[torch.float32])
+
+
+@torch.no_grad()
+def test_requests_follow_each_other_in_one_bucket() -> None:
+    """With types and without, padded and not: nothing of one request is left for the next."""
+    model = small("SqueezeBertModel")
+    original = copy.deepcopy(model)
+    optimize(model)
+    for mask in ("right", "none", "right", "none"):
+        given = inputs(MASKS[mask])
+        if mask == "none":
+            del given["token_type_ids"]
+        where = real(given)
+        ours, theirs = (m(**given).last_hidden_state.cpu()[where] for m in (model, original))
+        torch.testing.assert_close(ours, theirs, **REFERENCE_PARITY[torch.float32])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_changed_weights_are_noticed(dtype: torch.dtype) -> None:
+    model, given = optimize(small("SqueezeBertModel"), dtype=dtype), inputs(None)
+    before = model(**given).last_hidden_state
+    for write in (_in_place, _another_storage):
+        write(model)
+        now = model(**given).last_hidden_state
+        assert not torch.allclose(before, now)
+        fresh = optimize(copy.deepcopy(restore(copy.copy(model))), dtype=dtype)(**given).last_hidden_state
+        assert torch.equal(now, fresh)
+        optimize(model, dtype=dtype)
+        before = now
+
+
+def _in_place(model: nn.Module) -> None:
+    model.encoder.layers[1].output.conv1d.weight.mul_(1.5)  # type: ignore[union-attr,operator]
+
+
+def _another_storage(model: nn.Module) -> None:
+    weight: Any = model.embeddings.word_embeddings.weight  # type: ignore[union-attr]
+    weight.data = weight.data * 1.5
+
+
+def test_restore_gives_the_original_back() -> None:
+    model = small("SqueezeBertModel")
+    assert restore(optimize(model)) is model
+    assert "forward" not in vars(model)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"dtype: expected torch\.float32 or .* on CUDA, got torch\.float64"):
+        optimize(small("SqueezeBertModel"), dtype=torch.float64)
+    with pytest.raises(ValueError, match="release_weights: expected False for a model on CUDA"):
+        optimize(small("SqueezeBertModel"), release_weights=True)
+
+
+def test_buckets_hold_their_requests_and_waste_little() -> None:
+    for count, length in [(1, 1), (1, 128), (3, 50), (32, 384), (128, 128), (7, 511)]:
+        ids = torch.empty(count * length, device="meta")
+        bucket = bucket_of(Request(ids, None, None, (count, length), False))
+        assert count * length <= bucket.tokens <= max(16, count * length * 9 / 8 + 16)
+        assert count <= bucket.sequences < 2 * count
+        assert length <= bucket.longest < length + 64
+    lengths = torch.tensor([0, 9, 13, 14], dtype=torch.int32)
+    bucket = bucket_of(Request(torch.empty(14), None, None, lengths, True))
+    assert (bucket.tokens, bucket.sequences, bucket.longest, bucket.first_token) == (16, 4, 64, True)
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_a_sentence_has_the_same_bits_alone_and_in_any_batch() -> None:
+    model = optimize(small("SqueezeBertModel"), dtype=torch.bfloat16)
+    given = inputs(MASKS["right"])
+    together = model(**given).last_hidden_state
+    for row, length in enumerate((9, 4, 1)):
+        alone = {name: value[row : row + 1, :length] for name, value in given.items()}
+        assert torch.equal(model(**alone).last_hidden_state[0], together[row, :length])
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_the_cache_of_graphs_is_bounded() -> None:
+    model = optimize(small("SqueezeBertModel"))
+    for count in range(1, 2 * MAX_GRAPHS):
+        model(torch.ones(count, 16, dtype=torch.long, device=DEVICE))
+    graphs = model.forward.bind().graphs
+    assert 1 < len(graphs) <= MAX_GRAPHS
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_inside_somebody_elses_capture_the_kernels_become_part_of_it() -> None:
+    model = small("SqueezeBertModel")
+    original = copy.deepcopy(model)
+    optimize(model)
+    given = inputs(MASKS["right"])
+    model(**given)  # compiled and loaded before
+    with torch.cuda.stream(torch.cuda.Stream()):
+        model.forward._padded(model.forward.bind(), given, given["input_ids"], False)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = model(**given).last_hidden_state
+    for _ in range(2):
+        given["input_ids"].copy_(torch.randint(1, 61, (3, TOKENS)))
+        graph.replay()
+        where = real(given)
+        theirs = original(**given).last_hidden_state
+        torch.testing.assert_close(output.cpu()[where], theirs.cpu()[where], **REFERENCE_PARITY[torch.float32])
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_threads_and_streams() -> None:
+    model = optimize(small("SqueezeBertModel"))
+    requests = [inputs(MASKS[name]) for name in ("none", "right", "holes")]
+    expected = [model(**given).last_hidden_state for given in requests]
+    wrong: list[int] = []
+
+    def work(index: int) -> None:
+        with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(50):
+                if not torch.equal(model(**requests[index]).last_hidden_state, expected[index]):
+                    wrong.append(index)
+
+    torch.cuda.synchronize()
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
