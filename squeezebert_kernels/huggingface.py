@@ -94,7 +94,7 @@ def _check_options(model: nn.Module, dtype: torch.dtype, release_weights: bool) 
     on_cuda = any(_is_on_cuda(base) for base, _ in _bases(model))
     dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32,)
     if dtype not in dtypes:
-        where = " on CUDA" if on_cuda else " (lower precisions are for models on CUDA)"
+        where = " on CUDA" if on_cuda else ""
         raise ValueError(f"dtype: expected {' or '.join(map(str, dtypes))}{where}, got {dtype}")
     if on_cuda and release_weights:
         raise ValueError("release_weights: expected False for a model on CUDA, whose weights are not packed, got True")
