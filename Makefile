@@ -10,13 +10,14 @@ BUILT := build/.built
 export SQUEEZEBERT_BUILD_DIR := $(CURDIR)/build/cmake
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
-ARM_TOOLS := $(and $(shell command -v aarch64-linux-gnu-g++),$(shell command -v qemu-aarch64-static))
 
-.PHONY: help demo test arm-test sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
+.PHONY: help demo test sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
 .DEFAULT_GOAL := help
 
+include cmake/arm.mk
+
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-11s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
 	$(BIN)/python -m squeezebert_kernels compare $(ARGS)
@@ -26,17 +27,6 @@ test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU)
 	$(if $(ARM_TOOLS),$(MAKE) arm-test,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static here")
 	$(BIN)/python -m pytest tests $(ARGS)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/gpu $(ARGS)
-
-# On the oldest core that we support, so that no newer instruction slips in, and on one that has everything.
-arm-test: export PATH := $(CURDIR)/$(BIN):$(PATH)
-arm-test:  ## cross-compile for 64-bit Arm, then run the C++ tests under QEMU
-	@for tool in cmake aarch64-linux-gnu-g++ qemu-aarch64-static; do command -v $$tool > /dev/null || { \
-	  echo "arm-test needs $$tool. On Debian: apt install cmake g++-aarch64-linux-gnu qemu-user-static"; exit 1; }; done
-	cmake -S . -B build/aarch64 -DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-linux-gnu.cmake -DSQUEEZEBERT_BUILD_TESTS=ON \
-	  -DSQUEEZEBERT_WERROR=$(WERROR)
-	cmake --build build/aarch64
-	for cpu in cortex-a53 max; do \
-	  QEMU_CPU=$$cpu ctest --test-dir build/aarch64 --output-on-failure --no-tests=error || exit 1; done
 
 sanitize: export PATH := $(CURDIR)/$(BIN):$(PATH)
 sanitize: $(INSTALLED)  ## the C++ tests with checks of addresses, undefined behaviour and threads

@@ -48,17 +48,17 @@ SQUEEZEBERT_API const char* squeezebert_version(void);
 
 /* ---- instruction sets -------------------------------------------------------------------------------------------- */
 
-/* Names of the ISAs that were built in and that this CPU can run, best first: "avx512", "avx2", "neon", "scalar".
- * NULL for an index past the last. */
+/* Names of the ISAs that were built in and that this CPU can run, best first: "avx512", "avx2", "neon", "neon_a55",
+ * "scalar". NULL for an index past the last. */
 SQUEEZEBERT_API const char* squeezebert_isa_name(int index);
 
-/* The ISA in use: the one last forced, else the one in the environment variable SQUEEZEBERT_FORCE_ISA when the library was
- * first called, else the best one. Fails (with *name = NULL) when the variable names an ISA that cannot be used; so does
- * every other call then, until one is forced. */
+/* The ISA in use: the one last forced, else the one in the environment variable SQUEEZEBERT_FORCE_ISA when the library
+ * was first called, else the best one. Fails (with *name = NULL) when the variable names an ISA that cannot be used; so
+ * does every other call then, until one is forced. */
 SQUEEZEBERT_API squeezebert_status squeezebert_active_isa(const char** name);
 
-/* Uses the named ISA from now on, in all threads; NULL forgets it: the variable's or the best one again. Weights packed for another
- * ISA must be packed again. Not to be called while another call is running. */
+/* Uses the named ISA from now on, in all threads; NULL forgets it: the variable's or the best one again. Weights packed
+ * for another ISA must be packed again. Not to be called while another call is running. */
 SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 
 /* Measured float32 fused multiply-add rate of the active ISA on the calling thread, in GFLOP/s (2 per FMA), the best of

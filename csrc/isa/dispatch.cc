@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "isa/arm_cores.h"
+
 namespace squeezebert {
 
 #if defined(__x86_64__)
@@ -16,6 +18,9 @@ extern const Kernels kKernels;
 }
 #elif defined(__aarch64__)
 namespace neon {
+extern const Kernels kKernels;
+}
+namespace neon_a55 {
 extern const Kernels kKernels;
 }
 #endif
@@ -40,7 +45,10 @@ constexpr Candidate kCandidates[] = {
      }},
     {&avx2::kKernels, [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }},
 #elif defined(__aarch64__)
-    {&neon::kKernels, [] { return true; }},  // Armv8-A has Advanced SIMD
+    // Armv8-A has Advanced SIMD. Both run on any core; which is better depends on the core.
+    {&neon_a55::kKernels, [] { return arm_cores_in_order(); }},
+    {&neon::kKernels, [] { return true; }},
+    {&neon_a55::kKernels, [] { return !arm_cores_in_order(); }},
 #endif
     {&scalar::kKernels, [] { return true; }},
 };

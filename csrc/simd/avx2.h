@@ -17,6 +17,7 @@ struct Tile {
   static constexpr int kVectors = 2;
   static constexpr int kColumns = kVectors * Vec::kLanes;
   static constexpr int kDepth = 1;
+  static constexpr bool kOwnSteps = false;
 };
 
 inline __m256i first_lanes(int n) {

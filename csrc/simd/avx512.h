@@ -18,6 +18,7 @@ struct Tile {
   static constexpr int kVectors = 2;
   static constexpr int kColumns = kVectors * Vec::kLanes;
   static constexpr int kDepth = 1;  // values of one row that RowVec holds
+  static constexpr bool kOwnSteps = false;
 };
 
 inline __mmask16 first_lanes(int n) { return static_cast<__mmask16>((1u << n) - 1); }

@@ -18,6 +18,7 @@ struct Tile {
   static constexpr int kVectors = 2;
   static constexpr int kColumns = kVectors * Vec::kLanes;
   static constexpr int kDepth = 4;
+  static constexpr bool kOwnSteps = true;
 };
 
 inline Vec zero() { return {vdupq_n_f32(0.0f)}; }
@@ -87,3 +88,8 @@ inline Vec fma_row(RowVec row, Vec weight, Vec sum) {
 }
 
 }  // namespace squeezebert::SQUEEZEBERT_ISA
+
+#ifndef SQUEEZEBERT_NEON_STEPS  // neon_a55.h chooses the other
+#define SQUEEZEBERT_NEON_STEPS OutOfOrder
+#endif
+#include "simd/neon_steps.h"

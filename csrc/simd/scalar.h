@@ -17,6 +17,7 @@ struct Tile {
   static constexpr int kVectors = 4;
   static constexpr int kColumns = kVectors * Vec::kLanes;
   static constexpr int kDepth = 1;
+  static constexpr bool kOwnSteps = false;
 };
 
 inline Vec zero() { return {0.0f}; }

@@ -90,11 +90,16 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     for (int b = 0; b < kBases; ++b) base[b] += Tile::kDepth;
   };
   int64_t k = 0;
-  for (; k + kStep <= a.depth; k += kStep) {
-    for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 3);
-    ahead += ahead_step;
+  if constexpr (Tile::kOwnSteps) {  // simd/ISA.h has the inner loop
+    k = a.depth / Tile::kDepth * Tile::kDepth;
+    multiply_steps(sums, x, stride, panel, k / Tile::kDepth, ahead, ahead_step);
+  } else {
+    for (; k + kStep <= a.depth; k += kStep) {
+      for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 3);
+      ahead += ahead_step;
 #pragma GCC unroll 1
-    for (int u = 0; u < kStep / Tile::kDepth; ++u) step();
+      for (int u = 0; u < kStep / Tile::kDepth; ++u) step();
+    }
   }
   for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) step();
   for (; k < a.depth; ++k) {  // only where kDepth > 1

@@ -1,0 +1,173 @@
+// The micro-kernel's inner loop on NEON: steps of 4 k for a tile of kRows x 8, one asm statement per instruction.
+//
+// Not intrinsics, because with them GCC 12 copies accumulators from register to register inside the loop (8 moves for
+// 64 FMLAs at 8 x 8), on the very pipes that multiply. The statements are volatile, so they run in the order written
+// here; which registers they use is the compiler's choice. `make arm-analysis` holds the result against the FMA pipes
+// of several cores. Included once, by simd/neon.h.
+#pragma once
+
+#include <stdint.h>
+
+namespace squeezebert::SQUEEZEBERT_ISA {
+
+template <int kLane>
+inline __attribute__((always_inline)) Vec fmla_lane(Vec sum, Vec weight, Vec row) {
+  if constexpr (kLane == 0) asm volatile("fmla %0.4s, %1.4s, %2.s[0]" : "+w"(sum.v) : "w"(weight.v), "w"(row.v));
+  if constexpr (kLane == 1) asm volatile("fmla %0.4s, %1.4s, %2.s[1]" : "+w"(sum.v) : "w"(weight.v), "w"(row.v));
+  if constexpr (kLane == 2) asm volatile("fmla %0.4s, %1.4s, %2.s[2]" : "+w"(sum.v) : "w"(weight.v), "w"(row.v));
+  if constexpr (kLane == 3) asm volatile("fmla %0.4s, %1.4s, %2.s[3]" : "+w"(sum.v) : "w"(weight.v), "w"(row.v));
+  return sum;
+}
+
+inline __attribute__((always_inline)) Vec load_next(const float*& p) {
+  float32x4_t x;
+  const float* next = p;
+  asm volatile("ldr %q0, [%1], #16" : "=w"(x), "+r"(next));
+  p = next;
+  return {x};
+}
+
+struct WeightPair {
+  Vec v[2];
+};
+inline __attribute__((always_inline)) WeightPair load_next_pair(const float*& p) {
+  float32x4_t x, y;
+  const float* next = p;
+  asm volatile("ldp %q0, %q1, [%2], #32" : "=w"(x), "=w"(y), "+r"(next));
+  p = next;
+  return {{{x}, {y}}};
+}
+
+// For cores that reorder: a step loads its rows, then multiplies; the loads of the next step run ahead by themselves.
+struct OutOfOrder {
+  template <int kLane, int kRows>
+  static __attribute__((always_inline)) void lanes(Vec (&sums)[kRows][2], const Vec (&row)[kRows],
+                                                   const float*& panel) {
+    const WeightPair weights = load_next_pair(panel);
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      sums[i][0] = fmla_lane<kLane>(sums[i][0], weights.v[0], row[i]);
+      sums[i][1] = fmla_lane<kLane>(sums[i][1], weights.v[1], row[i]);
+    }
+    if constexpr (kLane < 3) lanes<kLane + 1>(sums, row, panel);
+  }
+
+  template <int kRows>
+  static __attribute__((always_inline)) void step(Vec (&sums)[kRows][2], const float* (&rows)[kRows],
+                                                  const float*& panel) {
+    Vec row[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) row[i] = load_next(rows[i]);
+    lanes<0>(sums, row, panel);
+  }
+
+  template <int kRows>
+  static __attribute__((always_inline)) void run(Vec (&sums)[kRows][2], const float* (&rows)[kRows],
+                                                 const float*& panel, int64_t steps, const char* ahead,
+                                                 ptrdiff_t ahead_step) {
+    // Two steps a turn: all but loads and multiplications are then 4 instructions of 156.
+    for (int64_t turns = steps / 2; turns > 0; --turns) {
+      step(sums, rows, panel);
+      __builtin_prefetch(ahead, 0, 3);
+      ahead += 2 * ahead_step;
+      step(sums, rows, panel);
+    }
+    if (steps % 2) step(sums, rows, panel);
+  }
+};
+
+// For cores that do not (A53, A55): these multiply one vector a cycle, and beside it they issue a load of up to 64
+// bits, but not one of 128. So rows come two k at a time, and a weight in two halves; every load stands alone between
+// two FMLAs, a dozen or more before its first use. Weights are loaded one k ahead, a row as soon as both its lanes are
+// used up; the last k, which must not read past the rows and the panel, are written out behind the loop.
+struct InOrder {
+  template <int kFloats>
+  static __attribute__((always_inline)) Vec load_low(const float* p) {
+    float32x4_t x;
+    asm volatile("ldr %d0, [%1, %2]" : "=w"(x) : "r"(p), "i"(kFloats * sizeof(float)));
+    return {x};
+  }
+  static __attribute__((always_inline)) Vec load_row_pair(const float* row, ptrdiff_t k_bytes) {
+    float32x4_t x;
+    asm volatile("ldr %d0, [%1, %2]" : "=w"(x) : "r"(row), "r"(k_bytes));
+    return {x};
+  }
+  template <int kFloats>
+  static __attribute__((always_inline)) uint64_t load_high(const float* p) {
+    uint64_t high;
+    asm volatile("ldr %0, [%1, %2]" : "=r"(high) : "r"(p), "i"((kFloats + 2) * sizeof(float)));
+    return high;
+  }
+  static __attribute__((always_inline)) Vec join(Vec low, uint64_t high) {
+    asm volatile("ins %0.d[1], %1" : "+w"(low.v) : "r"(high));
+    return low;
+  }
+
+  // One k, of which the weights are here, and one of its rows' two lanes; meanwhile the next k's weights, at kNext
+  // floats.
+  template <int kLane, int kNext, bool kLoad, int kRows>
+  static __attribute__((always_inline)) void lane(Vec (&sums)[kRows][2], Vec (&row)[kRows],
+                                                  const float* const (&rows)[kRows], ptrdiff_t k_bytes,
+                                                  WeightPair& weights, const float* panel) {
+    WeightPair next = weights;
+    uint64_t high[2] = {};
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) {
+      sums[i][0] = fmla_lane<kLane>(sums[i][0], weights.v[0], row[i]);
+      if constexpr (kLoad || kLane == 0) {
+        if (i == 0) next.v[0] = load_low<kNext>(panel);
+        if (i == kRows / 8) high[0] = load_high<kNext>(panel);
+        if (i == kRows / 4) next.v[1] = load_low<kNext + 4>(panel);
+        if (i == kRows * 3 / 8) high[1] = load_high<kNext + 4>(panel);
+        if (i == kRows / 2) next.v[0] = join(next.v[0], high[0]);
+        if (i == kRows * 5 / 8) next.v[1] = join(next.v[1], high[1]);
+      }
+      sums[i][1] = fmla_lane<kLane>(sums[i][1], weights.v[1], row[i]);
+      if constexpr (kLoad && kLane == 1) row[i] = load_row_pair(rows[i], k_bytes);
+    }
+    weights = next;
+  }
+
+  template <int kRows>
+  static __attribute__((always_inline)) void run(Vec (&sums)[kRows][2], const float* (&rows)[kRows],
+                                                 const float*& panel, int64_t steps, const char* ahead,
+                                                 ptrdiff_t ahead_step) {
+    if (steps == 0) return;
+    WeightPair weights = {
+        {join(load_low<0>(panel), load_high<0>(panel)), join(load_low<4>(panel), load_high<4>(panel))}};
+    Vec row[kRows];
+#pragma GCC unroll 8
+    for (int i = 0; i < kRows; ++i) row[i] = load_row_pair(rows[i], 0);
+    ptrdiff_t k_bytes = 8;  // of the row pair to load next
+    for (; steps > 1; --steps) {
+      __builtin_prefetch(ahead, 0, 3);
+      ahead += ahead_step;
+      lane<0, 8, true>(sums, row, rows, k_bytes, weights, panel);
+      lane<1, 16, true>(sums, row, rows, k_bytes, weights, panel);
+      k_bytes += 8;
+      lane<0, 24, true>(sums, row, rows, k_bytes, weights, panel);
+      lane<1, 32, true>(sums, row, rows, k_bytes, weights, panel);
+      k_bytes += 8;
+      panel += 32;
+    }
+    lane<0, 8, true>(sums, row, rows, k_bytes, weights, panel);
+    lane<1, 16, true>(sums, row, rows, k_bytes, weights, panel);
+    lane<0, 24, true>(sums, row, rows, k_bytes, weights, panel);
+    lane<1, 32, false>(sums, row, rows, k_bytes, weights, panel);
+    panel += 32;
+  }
+};
+
+template <int kRows>
+inline __attribute__((always_inline)) void multiply_steps(Vec (&sums)[kRows][2], const float* x, ptrdiff_t stride,
+                                                          const float*& panel, int64_t steps, const char* ahead,
+                                                          ptrdiff_t ahead_step) {
+  asm volatile("" ::: "memory");  // the compiler does not see what the loop reads: let it be written by here
+  const float* rows[kRows];
+#pragma GCC unroll 8
+  for (int i = 0; i < kRows; ++i) rows[i] = x + i * stride;
+  SQUEEZEBERT_NEON_STEPS::run(sums, rows, panel, steps, ahead, ahead_step);
+  asm volatile("" ::: "memory");
+}
+
+}  // namespace squeezebert::SQUEEZEBERT_ISA
