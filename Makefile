@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 BUILT := build/.built
 export SQUEEZEBERT_BUILD_DIR := $(CURDIR)/build/cmake
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
-CXX_FILES = $(shell find csrc tests -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
+CXX_FILES = $(shell find csrc tests bench -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
 
 .PHONY: help demo test sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
 .DEFAULT_GOAL := help
@@ -25,8 +25,8 @@ demo: $(BUILT)  ## build, then compare this library with its peers on this machi
 test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU) and the Python tests
 	$(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) --output-on-failure --no-tests=error
 	$(if $(ARM_TOOLS),$(MAKE) arm-test,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static here")
-	$(BIN)/python -m pytest tests $(ARGS)
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/gpu $(ARGS)
+	$(BIN)/python -m pytest tests $(ARGS)
 
 sanitize: export PATH := $(CURDIR)/$(BIN):$(PATH)
 sanitize: $(INSTALLED)  ## the C++ tests with checks of addresses, undefined behaviour and threads
