@@ -50,7 +50,7 @@ GPU_BUILT := build/.gpu-built
 gpu-test: $(GPU_BUILT)  ## on a GPU: test the Triton kernels there
 	$(GPU_PYTHON) -m pytest tests/gpu $(ARGS)
 
-gpu-bench: $(GPU_BUILT)  ## on a GPU: time the encoder beside its peers, into bench/results
+gpu-bench: $(GPU_BUILT)  ## on a GPU: time the encoder beside its peers (ARGS=--quick for us alone), into out/
 	$(GPU_PYTHON) -m bench.gpu.bench $(ARGS)
 
 gpu-compile: $(GPU_BUILT)  ## no GPU needed: compile the Triton kernels for every GPU; bench/GPU.md says what came out

@@ -27,7 +27,8 @@ class Weights:
 
     def __init__(self, parameters: list[Tensor], dtype: torch.dtype) -> None:
         self._parameters = parameters
-        self._copies = {id(p): p.detach().to(dtype).contiguous() for p in parameters}
+        with torch.inference_mode(False):  # or they could not be written again outside of it
+            self._copies = {id(p): p.detach().to(dtype).contiguous() for p in parameters}
         self._seen = self._versions()
         self._addresses = [p.data_ptr() for p in parameters]
 
@@ -45,7 +46,8 @@ class Weights:
         for parameter, before, now in zip(self._parameters, self._seen, seen, strict=True):
             copy = self._copies[id(parameter)]
             if before != now and copy.data_ptr() != parameter.data_ptr():
-                copy.copy_(parameter.detach())
+                with torch.no_grad():
+                    copy.copy_(parameter)
         self._seen = seen
 
     def reclaim(self) -> None:
@@ -109,6 +111,11 @@ class CudaForward(BaseForward):
         return self.original(*args, **kwargs)
 
     def _compute(self, binding: Any, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+        # The graphs' buffers outlive the caller's inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            return self._compute_rows(binding, request)
+
+    def _compute_rows(self, binding: Any, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         first_token, all_positions = self._wants()
         ids = _ids_of(request, binding)
         if binding.device.type == "cuda" and torch.cuda.is_current_stream_capturing():

@@ -138,6 +138,24 @@ def test_changed_weights_are_noticed(dtype: torch.dtype) -> None:
         before = now
 
 
+def test_inference_mode_comes_and_goes() -> None:
+    """What is kept between calls can be written in either mode."""
+    model, given = optimize(small("SqueezeBertModel"), dtype=torch.bfloat16), inputs(None)
+    with torch.inference_mode():
+        first = model(**given).last_hidden_state
+    with torch.no_grad():
+        assert torch.equal(model(**given).last_hidden_state, first)
+        _in_place(model)
+        second = model(**given).last_hidden_state
+    with torch.inference_mode():
+        assert torch.equal(model(**inputs_like(given)).last_hidden_state, second)
+    assert not torch.equal(first, second)
+
+
+def inputs_like(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in given.items()}
+
+
 def _in_place(model: nn.Module) -> None:
     model.encoder.layers[1].output.conv1d.weight.mul_(1.5)  # type: ignore[union-attr,operator]
 

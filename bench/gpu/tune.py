@@ -1,0 +1,111 @@
+"""Measures block sizes on the GPU at hand and rewrites its rows of squeezebert_kernels/triton/tuning.py.
+
+    python -m bench.gpu.tune [--dry-run] [--only OPERATOR]
+
+A minute or two for each row, most of it compilation.
+
+Candidates keep what decides a row's bits (see the table), so the answers do not change, nor do they for other rows of
+the same operator. Those that spill, or do not fit, are passed over by measuring.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from squeezebert_kernels.triton import tuning
+from squeezebert_kernels.triton.tuning import TABLE, Key, Tile
+
+from .recording import launch_operator, using
+from .timing import time_us
+
+DTYPE = torch.bfloat16
+# The batch that a size class is tuned for: tokens, and tokens of a sequence.
+TOKENS = {"few": (128, 128), "some": (1024, 128), "many": (16384, 128), "any": (4096, 128)}
+# A candidate replaces a row only if it is faster by more than measurements spread.
+MARGIN = 0.03
+
+
+def candidates(key: Key, now: Tile) -> Iterator[Tile]:
+    """Other block sizes for a row, with the same matrix instruction and the same order of sums."""
+    architecture, operator, _, size = key
+    long_side = 16 if architecture == "sm_80" else 64
+    attention = "attention" in operator
+    rows = (64, 128) if attention or size == "many" else (16, 32, 64)
+    columns = (now.block_columns,) if attention else (64, 128)
+    depths = (now.block_depth,) if operator == "attention" else (32, 64) if attention else (64, 128)
+    swaps = (False,) if attention else (False, True)
+    choices = itertools.product(rows, columns, depths, (4, 8), (1, 2, 3, 4), swaps)
+    for row, column, depth, warps, stages, swap in choices:
+        if attention and row < 16 * warps:
+            continue
+        # In grouped_ffn, a product's columns are once the intermediate channels and once a part of the group's.
+        narrow = min(column, depth) if operator == "grouped_ffn" else column
+        if (narrow if swap else row) < long_side or row * column > 128 * 256:
+            continue
+        yield Tile(row, column, depth, warps, stages, swap, now.reason)
+
+
+def measure(key: Key, tile: Tile) -> float:
+    """Microseconds, or infinity for block sizes that cannot be launched."""
+    count, length = TOKENS[key[3]]
+    try:
+        with using(tile):
+            return time_us([lambda: launch_operator(key[1], DTYPE, "cuda", count, length)], repeats=30)
+    except Exception as error:  # out of shared memory or registers, or a shape that the compiler refuses
+        if "illegal" in str(error) or "unspecified launch failure" in str(error):
+            raise
+        return float("inf")
+
+
+def best(key: Key, now: Tile) -> Tile:
+    baseline = measure(key, now)
+    times = {tile: measure(key, tile) for tile in candidates(key, now)}
+    winner = min(times, key=times.__getitem__, default=now)
+    device = torch.cuda.get_device_name()
+    if times.get(winner, baseline) > baseline * (1 - MARGIN):
+        print(f"{' '.join(key)}: stays, {baseline:.1f} us", flush=True)
+        return dataclasses.replace(now, reason=f"{baseline:.1f} us on {device}, and nothing tried was faster")
+    print(f"{' '.join(key)}: {baseline:.1f} -> {times[winner]:.1f} us, {winner}", flush=True)
+    was = f"{now.block_rows} x {now.block_columns} x {now.block_depth}"
+    return dataclasses.replace(winner, reason=f"{times[winner]:.1f} us on {device}; {was} took {baseline:.1f}")
+
+
+def rewrite(source: str, rows: dict[Key, Tile]) -> str:
+    """The text of the table's file with these rows in the place of their old ones."""
+    for key, tile in rows.items():
+        name = ", ".join(f'"{part}"' for part in key)
+        values = [tile.block_rows, tile.block_columns, tile.block_depth, tile.warps, tile.stages, tile.swap]
+        row = f'({name}): Tile(\n        {", ".join(map(str, values))}, "{tile.reason}"\n    ),'
+        source, count = re.subn(
+            rf"\({re.escape(name)}\): Tile\(.*?\n?\s*\),(?=\n)", row, source, count=1, flags=re.DOTALL
+        )
+        if count != 1:
+            raise ValueError(f"table: expected a row for {key}, found none")
+    return source
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry-run", action="store_true", help="measure and print, but leave the table as it is")
+    parser.add_argument("--only", metavar="OPERATOR", help="tune the rows of one operator")
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        raise SystemExit("gpu-tune needs an NVIDIA GPU, and torch built for CUDA; see the output of nvidia-smi")
+    architecture = tuning.architecture(torch.cuda.get_device_capability())
+    mine = {key: tile for key, tile in TABLE.items() if key[0] == architecture and key[2] == "16bit"}
+    rows = {key: best(key, tile) for key, tile in mine.items() if arguments.only in (None, key[1])}
+    if not arguments.dry_run:
+        path = Path(tuning.__file__)
+        path.write_text(rewrite(path.read_text(), rows))
+        print(f"{path}: written; make gpu-compile checks it, and make gpu-test what it computes")
+
+
+if __name__ == "__main__":
+    main()
