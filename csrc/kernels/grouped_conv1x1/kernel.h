@@ -118,19 +118,11 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     for_each_sum<kRows>(
         [&](int i, int j) { sums[i][j] = sums[i][j] + load_columns(residual + i * a.residual_stride, a.columns, j); });
   }
-  // GELU needs a dozen registers of its own, so it takes the tile back from L1 rather than spill the sums.
+  if (a.gelu) for_each_sum<kRows>([&](int i, int j) { sums[i][j] = gelu(sums[i][j]); });
   if (a.columns == Tile::kColumns) {
     for_each_sum<kRows>([&](int i, int j) { store(c + i * a.c_stride + j * Vec::kLanes, sums[i][j]); });
-    if (a.gelu) {
-      for (int i = 0; i < kRows; ++i) {
-        float* row = c + i * a.c_stride;
-#pragma GCC unroll 8
-        for (int j = 0; j < kVectors; ++j) store(row + j * Vec::kLanes, gelu(load(row + j * Vec::kLanes)));
-      }
-    }
   } else {
-    for_each_sum<kRows>(
-        [&](int i, int j) { store_columns(c + i * a.c_stride, a.gelu ? gelu(sums[i][j]) : sums[i][j], a.columns, j); });
+    for_each_sum<kRows>([&](int i, int j) { store_columns(c + i * a.c_stride, sums[i][j], a.columns, j); });
   }
 }
 
