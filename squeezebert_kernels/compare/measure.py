@@ -18,6 +18,7 @@ from .timing import measure_peak, race
 from .workload import Workload
 
 FEWEST_ROUNDS, MOST_ROUNDS = 2, 30
+PEAK_SECONDS = 0.03
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Measurement:
     workload: Workload
     difference: float | None
     seconds: list[float]
+    peak: float  # GFLOP/s of all threads together, measured in every round of this workload: the median
 
-    def row(self, contest: Contest, peak: float) -> Row:
-        """The figures that are reported. peak: GFLOP/s of all threads together."""
+    def row(self, contest: Contest) -> Row:
+        """The figures that are reported."""
         shape = self.peer.shape(contest)
         flops = encoder_flops(shape, self.workload.lengths)
         typical = statistics.median(self.seconds)
@@ -42,7 +44,8 @@ class Measurement:
             milliseconds=1e3 * typical,
             passes=len(self.seconds),
             gflops=flops / typical / 1e9,
-            share_of_peak=flops / typical / 1e9 / peak,
+            peak_gflops=self.peak,
+            share_of_peak=flops / typical / 1e9 / self.peak,
             intensity=flops / encoder_bytes(shape, self.workload.lengths),
             max_difference=self.difference,
         )
@@ -50,13 +53,12 @@ class Measurement:
 
 def measure(
     contest: Contest, peers: list[Peer], workloads: list[Workload], deadline: float, progress: Progress
-) -> tuple[list[Row], float]:
-    """Rows for every peer on every workload, and the best FMA peak seen before, between and after them, GFLOP/s.
+) -> list[Row]:
+    """Rows for every peer on every workload.
 
     deadline: on the clock of time.perf_counter; a workload still gets FEWEST_ROUNDS when it has passed.
     """
     measurements: list[Measurement] = []
-    peak = measure_peak(contest.threads)
     task = progress.add_task("measuring", total=len(workloads))
     # Longer workloads get more of the time, but less than in proportion, so that short ones get more rounds.
     weights = [math.sqrt(sum(workload.lengths)) for workload in workloads]
@@ -68,15 +70,19 @@ def measure(
             progress.update(task, description=f"{workload.name}: {peer.title}", refresh=True)
 
         with torch.inference_mode():
-            measurements += _measure_workload(peers, workload, deadline, share, show)
-        peak = max(peak, measure_peak(contest.threads))
+            measurements += _measure_workload(contest, peers, workload, deadline, share, show)
         progress.advance(task)
     progress.update(task, description="measured")
-    return [measurement.row(contest, peak) for measurement in measurements], peak
+    return [measurement.row(contest) for measurement in measurements]
 
 
 def _measure_workload(
-    peers: list[Peer], workload: Workload, deadline: float, share: float, show: Callable[[Peer], None]
+    contest: Contest,
+    peers: list[Peer],
+    workload: Workload,
+    deadline: float,
+    share: float,
+    show: Callable[[Peer], None],
 ) -> list[Measurement]:
     by_name = {peer.name: peer for peer in peers}
     passes = {name: peer.bind(workload) for name, peer in by_name.items()}
@@ -87,8 +93,18 @@ def _measure_workload(
         show(peer)
     # Only now: the first batch of its kind makes torch.compile compile, and that time is gone.
     seconds = (deadline - time.perf_counter()) * share
-    times = race(passes, seconds, FEWEST_ROUNDS, MOST_ROUNDS, after_turn=lambda name: show(by_name[name]))
-    return [Measurement(peer, workload, differences[name], times[name]) for name, peer in by_name.items()]
+    peaks: list[float] = []
+    times = race(
+        passes,
+        seconds,
+        FEWEST_ROUNDS,
+        MOST_ROUNDS,
+        after_turn=lambda name: show(by_name[name]),
+        # The peak takes its turn as well: a core's clock moves by several percent within a run.
+        after_round=lambda: peaks.append(measure_peak(contest.threads, PEAK_SECONDS)),
+    )
+    peak = statistics.median(peaks)
+    return [Measurement(peer, workload, differences[name], times[name], peak) for name, peer in by_name.items()]
 
 
 def check(peer: Peer, run: RunOnce, expected: torch.Tensor, workload: Workload) -> float | None:

@@ -13,7 +13,8 @@ class Row:
     """One peer on one workload.
 
     gflops: operations the model asks for (encoder matrix products over real tokens) per median second, in 1e9.
-    share_of_peak: of the float32 FMA peak of all threads used, 0 to 1.
+    peak_gflops: float32 FMA peak of all threads together, measured in every round of the workload: the median.
+    share_of_peak: of that peak, 0 to 1.
     intensity: those operations per byte of weights and activations that one pass cannot avoid moving.
     max_difference: largest absolute difference of the last hidden state to Hugging Face over real tokens; None for a
     peer that runs another network.
@@ -26,6 +27,7 @@ class Row:
     milliseconds: float
     passes: int
     gflops: float
+    peak_gflops: float
     share_of_peak: float
     intensity: float
     max_difference: float | None
@@ -41,11 +43,15 @@ class Results:
     threads: int
     command: str
     date: str
-    peak_gflops: float
     bandwidth_gbytes: float
     lengths: dict[str, tuple[int, ...]]
     skipped: dict[str, str]
     rows: tuple[Row, ...]
+
+    @property
+    def peak_gflops(self) -> float:
+        """The highest of the workloads' FMA peaks."""
+        return max((row.peak_gflops for row in self.rows), default=0.0)
 
     def workloads(self) -> list[str]:
         """Names of the workloads, in the order they ran."""

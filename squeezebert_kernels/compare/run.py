@@ -78,7 +78,7 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
         contest = Contest(model, ExportedModel(model, Path(folder)), options.threads)
         with _progress(console) as progress:
             peers, skipped = set_up(contest, options.peers, progress)
-            rows, peak = measure(contest, peers, workloads, deadline, progress)
+            rows = measure(contest, peers, workloads, deadline, progress)
         bandwidth = measure_bandwidth(options.threads)
     results = Results(
         machine=machine,
@@ -87,7 +87,6 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
         threads=options.threads,
         command=options.command,
         date=datetime.datetime.now().astimezone().date().isoformat(),
-        peak_gflops=peak,
         bandwidth_gbytes=bandwidth,
         lengths={workload.name: workload.lengths for workload in workloads},
         skipped=skipped,

@@ -39,6 +39,7 @@ def race(
     fewest: int = 2,
     most: int = 30,
     after_turn: Callable[[str], None] = lambda name: None,
+    after_round: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
     """Seconds of every timed pass of every peer, in `fewest` to `most` rounds, as many as fit into `seconds`.
 
@@ -57,6 +58,7 @@ def race(
         for name in names[first:] + names[:first]:
             times[name] += _turn(passes[name], times[name])
             after_turn(name)
+        after_round()
     return times
 
 
