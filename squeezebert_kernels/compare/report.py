@@ -12,8 +12,9 @@ from .results import Results, Row
 # Narrow, so that a table fits a terminal of 80 columns.
 COLUMNS = ("", "ms", "GFLOP/s", "% peak", "speed-up", "max diff")
 LEGEND = (
-    "ms: median of one pass. GFLOP/s: matrix products of the encoder over real tokens. % peak: of the FMA peak, measured in every round. "
-    "speed-up: of squeezebert_kernels over this row. max diff: largest absolute difference to Hugging Face"
+    "ms: median of one pass. GFLOP/s: matrix products of the encoder over real tokens. % peak: of the FMA peak, "
+    "measured in every round. speed-up: of squeezebert_kernels over this row. max diff: largest absolute difference "
+    "to Hugging Face"
 )
 
 
