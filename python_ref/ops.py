@@ -89,9 +89,11 @@ def grouped_conv1d(
     is the block-diagonal matrix of weight[:, :, k].
 
     input: [N, S, in_channels], [S, in_channels], or packed [T, in_channels] with `cu_seqlens`.
-    weight: [out_channels, in_channels / groups, K]. bias: [out_channels] or None.
-    Returns the input's shape with out_channels in place of in_channels.
+    weight: [out_channels, in_channels / groups, K], or without the last dimension for K = 1.
+    bias: [out_channels] or None. Returns the input's shape with out_channels in place of in_channels.
     """
+    if weight.dim() == 2:
+        weight = weight.unsqueeze(-1)
     check_weight(weight, input.shape[-1], groups)
 
     def convolve(tokens: Tensor) -> Tensor:
@@ -266,8 +268,8 @@ def encoder(
     sequence must then have a token. Otherwise returns the shape of input.
     """
     check(
-        len(params) % TENSORS_PER_LAYER == 0,
-        f"params: expected a multiple of {TENSORS_PER_LAYER} tensors, got {len(params)}",
+        len(params) > 0 and len(params) % TENSORS_PER_LAYER == 0,
+        f"params: expected {TENSORS_PER_LAYER} tensors for each of one or more layers, got {len(params)}",
     )
     check_sequences(input, cu_seqlens)
     hidden = input

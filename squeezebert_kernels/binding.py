@@ -5,15 +5,19 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .families import Family
 from .packed import Linear, PackedLinears
 from .padding import Declined
-from .watch import StructureWatch, reads_as_plain
+from .watch import StructureWatch, ValueWatch, reads_as_plain
 
 _requires_grad = attrgetter("requires_grad")
+
+# What transformers calls its own implementations of attention, which compute the same; other names are users' own.
+_ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 
 
 class Binding:
@@ -71,7 +75,12 @@ class Binding:
 
     def holds(self) -> bool:
         """The model still has what was bound, and the kernels still take its packed form."""
-        return self._structure.holds() and len(self._layers) == self._layer_count and not self.packed.stale
+        return (
+            self._structure.holds()
+            and len(self._layers) == self._layer_count
+            and self._default_ids.holds()
+            and not self.packed.stale
+        )
 
     def check_quiet(self) -> None:
         """Raises Declined when the bypassed modules do more than compute: dropout in training mode, hooks."""
@@ -91,6 +100,9 @@ class Binding:
         positions = getattr(config, "position_embedding_type", None)
         if positions not in (None, "absolute"):
             raise Declined(f"config.position_embedding_type {positions!r}")
+        implementation = self._structure.attribute(config, "_attn_implementation_internal")
+        if implementation not in _ATTENTIONS:
+            raise Declined(f"config._attn_implementation {implementation!r}")
 
     def _module(self, root: nn.Module, where: str, path: str) -> nn.Module:
         """The module at `path` below `root`, watched at every step."""
@@ -121,6 +133,7 @@ class Binding:
 
     def _bind_embeddings(self, embeddings: Any) -> tuple[Any, ...]:
         self._exactly(embeddings, self._family.embeddings, "embeddings")
+        self._default_ids = ValueWatch(self._bind_default_ids(embeddings))
         tables = []
         for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
             table = self._structure.child(embeddings, name)
@@ -133,6 +146,20 @@ class Binding:
         self._exactly(norm, "LayerNorm", "embeddings.LayerNorm")
         eps = self._structure.attribute(norm, "eps")
         return (*tables, *self._scale_and_shift(norm, "embeddings.LayerNorm"), eps)
+
+    def _bind_default_ids(self, embeddings: nn.Module) -> list[Tensor]:
+        """The buffers that transformers reads where a call gives no ids; the kernels count from 0 and take type 0."""
+        ids = []
+        for name, step in (("position_ids", 1), ("token_type_ids", 0)):
+            buffer = self._structure.buffer(embeddings, name)
+            if buffer is None:
+                continue
+            if buffer.device.type != "cpu":
+                raise Declined(f"embeddings.{name}: a buffer on {buffer.device}")
+            if not torch.equal(buffer, (torch.arange(buffer.shape[-1]) * step).expand(buffer.shape)):
+                raise Declined(f"embeddings.{name}: a buffer of other values than usual")
+            ids.append(buffer)
+        return ids
 
     def _bind_layer(self, where: str, layer: nn.Module) -> list[Tensor | None]:
         """The sixteen params of a layer; None stands for a packed weight."""
@@ -149,6 +176,13 @@ class Binding:
         if self._heads not in (None, heads):
             raise Declined("layers with different numbers of heads")
         self._heads = heads
+        head_size = self._structure.attribute(attention, "attention_head_size")
+        scaling = self._structure.attribute(attention, "scaling")
+        if scaling is not None and scaling != head_size**-0.5:
+            raise Declined(f"{where}: scores scaled by {scaling}")
+        for name in ("is_causal", "is_decoder"):
+            if self._structure.attribute(attention, name):
+                raise Declined(f"{where}: {name}")
 
         params: list[Tensor | None] = []
         for position, path in enumerate(family.linears):
@@ -156,6 +190,8 @@ class Binding:
             params += (None, linear.bias)
             if position in (3, 5):  # post_attention and output end in a LayerNorm
                 params += self._bind_norm(layer, where, family.norms[position == 5])
+        if head_size is not None and head_size * heads != self._linears[-6].weight.shape[0]:
+            raise Declined(f"{where}: {heads} heads of {head_size} channels")
         return params
 
     def _bind_activation(self, layer: nn.Module, where: str) -> None:
@@ -205,6 +241,9 @@ class Binding:
         self._exactly(pooler, self._family.pooler, "pooler")
         dense = self._module(pooler, "pooler.", "dense")
         self._exactly(dense, "Linear", "pooler.dense")
+        activation = self._structure.child(pooler, "activation")
+        if activation is not None:
+            self._exactly(activation, "Tanh", "pooler.activation")
         linear = Linear("pooler.dense", self._read(dense, "weight", "pooler"), self._read(dense, "bias", "pooler"), 1)
         self._linears.append(linear)
         return linear

@@ -94,7 +94,13 @@ FAMILIES = (
     Family(
         modules=("transformers.models.squeezebert.modeling_squeezebert",),
         base="SqueezeBertModel",
-        blocks={"": "SqueezeBertModule", **_SQUEEZEBERT_BLOCKS},
+        blocks={
+            "": "SqueezeBertModule",
+            **_SQUEEZEBERT_BLOCKS,
+            "attention.matmul_qk": "MatMulWrapper",
+            "attention.softmax": "Softmax",
+            "attention.matmul_qkv": "MatMulWrapper",
+        },
         linear_class="Conv1d",
         heads="num_attention_heads",
         norm_class="SqueezeBertLayerNorm",

@@ -131,7 +131,8 @@ def grouped_conv1d(
     output[t] = bias + sum over k of weight[:, :, k] input[t + k - (K - 1) / 2], zero outside the sequence
 
     input: [N, S, in_channels], [S, in_channels], or packed [T, in_channels] with cu_seqlens.
-    weight: [out_channels, in_channels / groups, K], or packed by `pack_grouped_conv1d`.
+    weight: [out_channels, in_channels / groups, K], without the last dimension for K = 1, or packed by
+    `pack_grouped_conv1d`.
     Returns the shape of input with out_channels in place of in_channels.
     """
     return _ops.grouped_conv1d.default(input, weight, bias, groups, cu_seqlens)

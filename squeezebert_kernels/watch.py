@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 
 _version = attrgetter("_version")
 _get: Callable[[Mapping[str, Any], str], Any] = dict.get  # type: ignore[assignment]
@@ -28,7 +29,8 @@ class StructureWatch:
         self._owners: list[Mapping[str, Any]] = []
         self._keys: list[str] = []
         self._values: list[Any] = []
-        self._hooks: list[Mapping[int, Any]] = []
+        # Hooks on every module there is come first: register_module_forward_hook of torch.nn.modules.module.
+        self._hooks: list[Mapping[int, Any]] = [_global_forward_hooks, _global_forward_pre_hooks]
 
     def child(self, module: nn.Module, name: str) -> Any:
         """The submodule `name` of `module`, None where there is none; watched from now on."""
@@ -37,6 +39,10 @@ class StructureWatch:
     def parameter(self, module: nn.Module, name: str) -> Any:
         """The parameter `name` of `module`, None where there is none (or a parametrization makes it)."""
         return self._watch(module._parameters, name)
+
+    def buffer(self, module: nn.Module, name: str) -> Any:
+        """The buffer `name` of `module`, None where there is none; watched from now on."""
+        return self._watch(module._buffers, name)
 
     def attribute(self, module: Any, name: str) -> Any:
         """A plain attribute (eps, groups) of `module` or config, None where the instance has none."""

@@ -156,6 +156,10 @@ class TestEmbeddingLayerNorm(OperatorContract):
                 {"token_type_embeddings": torch.ones(24)},
                 "token_type_embeddings: expected [rows, 24], got a torch.float32",
             ),
+            (
+                {"word_embeddings": torch.ones(0, 24)},
+                "word_embeddings: expected at least one row, got a torch.float32 tensor of shape [0, 24]",
+            ),
             ({"ln_weight": torch.ones(20)}, "ln_weight: expected shape [24], got a torch.float32 tensor of shape [20]"),
             ({"eps": float("nan")}, "eps: expected a number that is not negative, got nan"),
         ],

@@ -51,7 +51,12 @@ class TestGroupedConv1d(PackedWeightsContract):
     def test_kernel_of_one_is_grouped_conv1x1(self) -> None:
         given = arguments((3, 7, 24), 20, 2, 1)
         assert torch.equal(self.call(given), ops.grouped_conv1x1(**given))
-        assert torch.equal(self.call({**given, "weight": given["weight"].squeeze(-1)}), ops.grouped_conv1x1(**given))
+        weight = given["weight"].squeeze(-1).requires_grad_()
+        output = self.call({**given, "weight": weight})
+        assert torch.equal(output, ops.grouped_conv1x1(**given))
+        output.sum().backward()
+        assert weight.grad is not None
+        assert weight.grad.shape == weight.shape
 
     def test_packed_tokens(self) -> None:
         """Sequences do not see each other, and one that is packed with others has the bits it has alone."""

@@ -179,6 +179,20 @@ def test_hooks_on_blocks_are_called(name: str) -> None:
 
 @pytest.mark.parametrize("name", BASES)
 @torch.no_grad()
+def test_hooks_on_everything_are_called_for_bypassed_modules(name: str) -> None:
+    model = optimize(small(name))
+    seen: set[Any] = set()
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, *args: seen.add(module))
+    with original("hook"):
+        model(IDS)
+    handle.remove()
+    assert {module for key, module in model.named_modules() if key.endswith("output")} <= seen
+    with kernels():
+        model(IDS)
+
+
+@pytest.mark.parametrize("name", BASES)
+@torch.no_grad()
 def test_tracing(name: str) -> None:
     model = optimize(small(name, return_dict=False))
     expected = model(IDS)[0]

@@ -43,7 +43,11 @@ def encode(**changes: Any) -> torch.Tensor:
         (lambda: ops.attention(QUERY, INPUT, INPUT, 2, float64(3, 2, 3, 5)), "mask: expected a shape that broadcasts"),
         (lambda: ops.attention(QUERY, INPUT, INPUT, 2, torch.ones(5).int()), "mask: expected a floating or boolean"),
         (lambda: encode(groups=GROUPS[1:]), "groups: expected 6 group counts, got [4, 4, 1, 4, 4]"),
-        (lambda: encode(params=layer_params(8, 16, GROUPS)[1:]), "params: expected a multiple of 16 tensors, got 15"),
+        (
+            lambda: encode(params=layer_params(8, 16, GROUPS)[1:]),
+            "params: expected 16 tensors for each of one or more layers, got 15",
+        ),
+        (lambda: encode(params=[]), "params: expected 16 tensors for each of one or more layers, got 0"),
         (lambda: encode(cu_seqlens=offsets(0, 5)), "input: expected packed tokens [tokens, channels]"),
         (lambda: encode(input=INPUT[0], cu_seqlens=offsets(0, 5), mask=float64(5)), "mask: expected None beside"),
         (lambda: encode(input=INPUT[0], cu_seqlens=offsets(0, 5).long()), "cu_seqlens: expected dtype torch.int32"),

@@ -42,12 +42,13 @@ Tensor CountPositions(const Tensor& input_ids, int64_t positions) {
   return ids;
 }
 
-/// A table [rows, channels], contiguous.
+/// A table [rows, channels] of at least one row, contiguous.
 Tensor AsTable(const char* name, const Tensor& table, int64_t channels) {
   const Argument argument{kOp, name};
   CheckCpu(argument, table, ScalarType::Float);
   if (table.dim() != 2 || table.size(1) != channels)
     Fail(argument, "[rows, " + std::to_string(channels) + "]", Describe(table));
+  if (table.size(0) == 0) Fail(argument, "at least one row", Describe(table));
   return torch::stable::contiguous(table);
 }
 
