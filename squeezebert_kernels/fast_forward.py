@@ -115,6 +115,8 @@ class BaseForward(_Forward):
     def _start(self) -> None:
         self._output_class = self.family.output_class()
         self._names = _positional_names(type(self.module))
+        parameters = inspect.signature(self.original).parameters.values()
+        self._takes_more = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self.traced_for = _EVERYTHING
         self.handle = compiled.register(self)
         self._binding: Binding | None = None
@@ -221,6 +223,8 @@ class BaseForward(_Forward):
         for name, value in request.items():
             if value is not None and name not in _SERVED and not (name in _RECORDED and value is False):
                 raise Declined(name)
+            if name not in self._names and not self._takes_more:
+                raise Declined(f"{name} is no argument of {type(self.module).__name__}")
         for name in _RECORDED:
             if request.get(name) is None and getattr(config, name, False):
                 raise Declined(f"config.{name}")
@@ -297,6 +301,7 @@ class BaseForward(_Forward):
             or ids is None
             or not (return_dict or has_pooler)
             or any(v is not None and v is not False and k not in _TRACED for k, v in request.items())
+            or not (self._takes_more or set(self._names).issuperset(request))
             or any(request.get(k) is None and getattr(config, k, False) for k in _RECORDED)
             or self.module.training
             or torch.is_autocast_enabled("cpu")

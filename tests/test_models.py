@@ -108,6 +108,14 @@ def test_what_the_kernels_do_not_serve_runs_through_the_reference() -> None:
         ours.double()(**inputs_of("", None))
 
 
+@pytest.mark.parametrize("name", ["return_dict", "use_cache", "head_mask"])
+@torch.no_grad()
+def test_arguments_that_only_transformers_has_are_refused(name: str) -> None:
+    model = own("SqueezeBertModel")(SqueezeBertConfig.from_dict(hf_config().to_dict())).eval()
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+        model(**inputs_of("", None), **{name: None})
+
+
 @pytest.mark.parametrize("name", ["SqueezeBertForTokenClassification", "SqueezeBertForQuestionAnswering"])
 @torch.no_grad()
 def test_losses_count_padded_positions(name: str) -> None:
