@@ -45,7 +45,8 @@ squeezebert_status check_shape(const squeezebert_conv_shape& s) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "kernel_size: expected an odd number, got %" PRId64, s.kernel_size);
   }
   // Every product of these four below 2^62, so that no size can overflow.
-  if (static_cast<double>(s.in_channels) * s.out_channels * s.kernel_size > 0x1p56) {
+  if (static_cast<double>(s.in_channels) * static_cast<double>(s.out_channels) * static_cast<double>(s.kernel_size) >
+      0x1p56) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^56 elements");
   }
   return SQUEEZEBERT_OK;

@@ -1,5 +1,6 @@
 // Working memory: within its bound at SqueezeBERT's size, no larger after a second call, given back when asked; and a
 // call that has been made before allocates nothing.
+#include <errno.h>
 #include <stdlib.h>
 
 #include <atomic>
@@ -20,6 +21,7 @@ std::atomic<int64_t> allocations{0};
 #ifndef SQUEEZEBERT_SANITIZED  // which bring an allocator of their own
 
 // Every allocation of this program and of the library goes through here first.
+#pragma GCC visibility push(default)
 extern "C" {
 void* __libc_malloc(size_t size);
 void* __libc_calloc(size_t count, size_t size);
@@ -49,9 +51,10 @@ void* memalign(size_t alignment, size_t size) {
 int posix_memalign(void** memory, size_t alignment, size_t size) {
   ++allocations;
   *memory = __libc_memalign(alignment, size);
-  return *memory ? 0 : 12;
+  return *memory ? 0 : ENOMEM;
 }
 }
+#pragma GCC visibility pop
 
 #endif
 
