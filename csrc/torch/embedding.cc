@@ -1,6 +1,7 @@
 // embedding_layer_norm.
 #include <torch/csrc/stable/ops.h>
 
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -59,6 +60,9 @@ Tensor EmbeddingLayerNorm(const Tensor& input_ids, const OptionalTensor& token_t
                           const Tensor& position_embeddings, const Tensor& token_type_embeddings,
                           const Tensor& ln_weight, const Tensor& ln_bias, double eps) {
   if (input_ids.dim() == 0) Fail({kOp, "input_ids"}, "at least one dimension, the last one tokens", "a scalar");
+  constexpr int64_t kMostTokens = std::numeric_limits<int32_t>::max();
+  if (input_ids.numel() > kMostTokens)
+    Fail({kOp, "input_ids"}, "at most " + std::to_string(kMostTokens) + " tokens", Describe(input_ids));
   if (word_embeddings.dim() != 2 || word_embeddings.size(1) == 0)
     Fail({kOp, "word_embeddings"}, "[vocabulary, channels]", Describe(word_embeddings));
   const int64_t channels = word_embeddings.size(1);

@@ -25,10 +25,12 @@ MaskDims Dims(const Tensor& mask) {
   return dims;
 }
 
-/// A contiguous additive copy with all `keys` spelled out; the other dimensions stay as small as they came.
+/// A contiguous additive copy with all `keys` spelled out; the other dimensions stay as small as they came, expanded
+/// ones as they were before.
 template <class T, class Additive>
 Tensor CopyMask(const Tensor& mask, const MaskDims& dims, int64_t keys, Additive additive) {
-  const auto& [sequences, heads, queries, mask_keys] = dims.sizes;
+  const auto size = [&](int d) { return dims.strides[d] == 0 && dims.sizes[d] > 0 ? 1 : dims.sizes[d]; };
+  const int64_t sequences = size(0), heads = size(1), queries = size(2);
   Tensor copy = torch::stable::new_empty(mask, {sequences, heads, queries, keys}, ScalarType::Float);
   auto* to = copy.mutable_data_ptr<float>();
   const T* from = mask.const_data_ptr<T>();

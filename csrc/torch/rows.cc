@@ -64,6 +64,7 @@ Rows AsRows(const Argument& argument, const Tensor& tensor) {
   if (tensor.dim() == 0) Fail(argument, "at least one dimension, the last one channels", "a scalar");
   const int64_t channels = tensor.size(tensor.dim() - 1);
   if (channels == 0) Fail(argument, "at least one channel", Describe(tensor));
+  CheckTokenCount(argument, RowCount(tensor));  // before a copy of expanded rows asks for the memory
   const std::optional<int64_t> stride = RowStride(tensor);
   const Tensor owner = stride.has_value() ? tensor : torch::stable::contiguous(tensor);
   return {owner, owner.const_data_ptr<float>(), RowCount(tensor), channels, stride.value_or(channels)};
@@ -80,7 +81,6 @@ Sequences AsSequences(const Argument& argument, const Tensor& tensor) {
     Fail(argument, "[sequences, tokens, channels] or [tokens, channels]", Describe(tensor));
   const int64_t count = tensor.dim() == 3 ? tensor.size(0) : 1;
   const int64_t length = tensor.size(tensor.dim() - 2);
-  CheckTokenCount(argument, RowCount(tensor));
   CheckTokenCount(argument, count);
   Sequences sequences{AsRows(argument, tensor), std::vector<int32_t>(static_cast<size_t>(count) + 1)};
   for (int64_t s = 0; s <= count; ++s) sequences.offsets[s] = static_cast<int32_t>(s * length);
