@@ -156,7 +156,8 @@ class Binding:
                 continue
             if buffer.device.type != "cpu":
                 raise Declined(f"embeddings.{name}: a buffer on {buffer.device}")
-            if not torch.equal(buffer, (torch.arange(buffer.shape[-1]) * step).expand(buffer.shape)):
+            usual = torch.arange(buffer.shape[-1], device=buffer.device) * step
+            if not torch.equal(buffer, usual.expand(buffer.shape)):
                 raise Declined(f"embeddings.{name}: a buffer of other values than usual")
             ids.append(buffer)
         return ids

@@ -74,6 +74,5 @@ def _(
     all_positions: bool,
 ) -> tuple[Tensor, Tensor]:
     count, length = input_ids.shape
-    hidden = torch.empty(count, 1 if first_token else length, channels, device=input_ids.device)
-    pooled = (count, channels) if has_pooler else (0,)
-    return hidden, torch.empty(pooled, device=input_ids.device)
+    hidden = input_ids.new_empty(count, 1 if first_token else length, channels, dtype=torch.float32)
+    return hidden, hidden.new_empty((count, channels) if has_pooler else (0,))

@@ -77,7 +77,7 @@ class PackedLinears:
         """The weight of `linears[index]`, read exactly out of its packed form: what the layer makes of an identity."""
         linear = self.linears[index]
         width = linear.weight.shape[1]
-        identity = torch.eye(width).repeat(1, linear.groups)
+        identity = torch.eye(width, dtype=torch.float32, device="cpu").repeat(1, linear.groups)
         columns = torch.ops.squeezebert.grouped_conv1x1(identity, self.packed[index], None, linear.groups)
         return columns.t().contiguous().view(linear.weight.shape)
 
@@ -141,7 +141,7 @@ class PackedLinears:
         for index in indices:
             weight = self.linears[index].weight
             # One NaN, seen as the whole weight: whoever reads it gets NaN rather than a plausible number.
-            weight.data = torch.full((1,), torch.nan).expand(weight.shape)
+            weight.data = torch.full((1,), torch.nan, dtype=torch.float32, device="cpu").expand(weight.shape)
             self._released.add(index)
 
     def _watch_all(self) -> None:
@@ -154,7 +154,7 @@ def _allocate(size: int) -> Tensor:
     from memory, and with small pages address translation alone takes some 5 % of that.
     """
     if not size or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(size, dtype=torch.uint8)
+        return torch.empty(size, dtype=torch.uint8, device="cpu")
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with suppress(OSError):  # a kernel built without huge pages
         memory.madvise(mmap.MADV_HUGEPAGE)

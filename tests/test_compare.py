@@ -275,6 +275,7 @@ def test_exports_are_made_once_and_heed_the_mask(tmp_path: Path) -> None:
         ({"tokens": 25}, "seq: expected at most 24 tokens .*got 25"),
         ({"tokens": 2}, "shape: expected at least 1 sequence of 3 tokens .*got 1x2"),
         ({"batch": 0}, "shape: expected at least 1 sequence of 3 tokens .*got 0x24"),
+        ({"json": Path("no-such-folder/figures.json")}, "json: expected a file in a folder that exists, got no-such"),
         ({"peers": ("tensorflow",)}, "peers: expected names out of huggingface, .*, got tensorflow"),
     ],
 )

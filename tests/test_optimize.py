@@ -241,6 +241,24 @@ def test_what_the_model_keeps_and_what_restore_brings_back(name: str, tmp_path: 
     assert all(torch.equal(restored[key], expected[key]) for key in expected)
 
 
+@pytest.mark.parametrize("release", [False, True])
+@torch.no_grad()
+def test_defaults_of_the_caller_do_not_matter(release: bool) -> None:
+    """torch.set_default_dtype and torch.set_default_device are for the caller's own tensors."""
+    model, inputs = small("SqueezeBertModel"), inputs_of("SqueezeBertModel", MASKS["right"])
+    expected = model(**inputs)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), kernels():
+            ours = optimize(model, release_weights=release)(**inputs)
+            state = model.state_dict()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert_same(ours, expected, MASKS["right"])
+    for key, value in restore(model).state_dict().items():
+        assert torch.equal(state[key], value)
+
+
 @torch.no_grad()
 def test_optimizing_twice_is_optimizing_once() -> None:
     model = small("SqueezeBertForMaskedLM")

@@ -68,6 +68,10 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
     for name in ("threads", "sentences"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(options, name)}")
+    for name in ("json", "plot", "markdown"):
+        path = getattr(options, name)
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"{name}: expected a file in a folder that exists, got {path}")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
         raise ImportError("plot: needs matplotlib, which is not installed")
     with _torch_threads(options.threads), tempfile.TemporaryDirectory() as folder:
