@@ -5,8 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+import squeezebert_kernels  # noqa: F401  (registers torch.ops.squeezebert)
+from squeezebert_kernels.triton import pack, registration
 from squeezebert_kernels.triton.registration import MODULES
 
 PROGRAM = """
@@ -48,3 +52,24 @@ def test_every_operator_is_registered_for_cuda() -> None:
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"squeezebert::{name}", "CUDA")
     for name in ("grouped_conv1x1", "encoder"):
         assert torch._C._dispatch_has_kernel_for_dispatch_key(f"squeezebert::{name}", "AutocastCUDA")
+
+
+def test_cuda_autocast_leaves_tensors_of_other_devices_alone() -> None:
+    """The cast itself needs a GPU; that the call goes on to the kernels behind it does not."""
+    input, weight = torch.randn(3, 8), torch.randn(8, 4)
+    output = registration._autocast("grouped_conv1x1")(input, weight, None, 2)
+    assert torch.equal(output, torch.ops.squeezebert.grouped_conv1x1(input, weight, None, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_shapes_of_packed_weights_for_compilers(dtype: torch.dtype) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        taps, flat = (torch.empty(shape, dtype=dtype, device="cuda") for shape in ((8, 6, 3), (8, 6)))
+        taps = torch.ops.squeezebert.pack_grouped_conv1d(taps, 2)
+        flat = torch.ops.squeezebert.pack_grouped_conv1x1(flat, 2)
+    row = pack.bytes_of(6, dtype)
+    assert taps.shape == (8, 3, row)
+    assert flat.shape == (8, row)
+    assert row % 64 == 0
+    assert row >= 6 * dtype.itemsize
+    assert len({pack.bytes_of(6, other) for other in (torch.float32, torch.float16, torch.bfloat16)}) == 3

@@ -21,8 +21,8 @@ from .arguments import Arguments, Linear, Norm, Rows
 from .grouped_conv1x1 import NORM_ROWS, new_arrivals, new_output
 from .launch import blocks, launch, power_of_two, precision, tile_for
 
-# Channels of a group whose sums a program can keep; SqueezeBERT's groups have 192.
-MAX_WIDTH = 256
+# Channels of a group whose sums a program can keep: those of SqueezeBERT.
+MAX_WIDTH = 192
 
 
 @triton.jit

@@ -3,8 +3,8 @@
 A head whose channels lie within one group of each projection needs nothing but that group's input channels. So a
 program takes a block of queries of one head of one sequence, projects them, and then walks over the sequence: it
 projects a block of keys and values and attends to it at once. Up to one block of queries (most sentences) nothing is
-projected twice. Where a head straddles groups, or a group is too wide to be projected as a whole, each projection is a
-`grouped_conv1x1`, followed by `attention`.
+projected twice. Where a head straddles groups, or heads or groups are wide, each projection is a `grouped_conv1x1`,
+followed by `attention`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from .arguments import Arguments, Linear, Mask, Rows, Sequences
 from .grouped_conv1x1 import new_output
 from .launch import block, blocks, launch, precision, tile_for
 
-# Input channels of a group that a program projects without a loop; SqueezeBERT's groups have 192.
+# Input channels of a group that it pays to project again for every block of queries; SqueezeBERT's have 192.
 MAX_DEPTH = 256
+# Channels of a head beside whose projections there is room for keys and values; SqueezeBERT's have 64.
+MAX_HEAD_SIZE = 64
 
 
 @triton.jit
@@ -151,8 +153,10 @@ def grouped_qkv_attention_kernel(
 
 
 def is_fused(query: Linear, key: Linear, value: Linear, num_heads: int) -> bool:
-    """Every head lies within one group of each projection, and the groups are narrow."""
+    """Every head lies within one group of each projection, and heads and groups are narrow."""
     head_size = query.out_channels // num_heads
+    if head_size > MAX_HEAD_SIZE:
+        return False
     return all(linear.width % head_size == 0 and linear.depth <= MAX_DEPTH for linear in (query, key, value))
 
 
@@ -205,7 +209,7 @@ def run(
         IN_CHANNELS=rows.channels,
         HEADS=num_heads,
         HEAD_SIZE=head_size,
-        BLOCK_SIZE=block(2**30, head_size),
+        BLOCK_SIZE=block(MAX_HEAD_SIZE, head_size),
         FIRST_ONLY=first_only,
         BOOLEAN_MASK=mask.boolean,
         BLOCK_QUERIES=tile.block_rows,

@@ -66,7 +66,9 @@ def test_grouped_conv1d(dtype: torch.dtype, kernel_size: int) -> None:
 
 
 @dtypes
-@pytest.mark.parametrize(("queries", "keys", "channels", "heads"), [(5, 3, 12, 4), (33, 70, 48, 1), (1, 65, 64, 1)])
+@pytest.mark.parametrize(
+    ("queries", "keys", "channels", "heads"), [(5, 3, 12, 4), (33, 70, 48, 1), (1, 65, 100, 1), (3, 5, 330, 2)]
+)
 def test_attention(dtype: torch.dtype, queries: int, keys: int, channels: int, heads: int) -> None:
     arguments = {"query": normal(2, queries, channels), "key": normal(2, keys, channels), "num_heads": heads}
     arguments["value"] = normal(2, keys, channels)
@@ -97,12 +99,14 @@ def test_masks(dtype: torch.dtype, mask: str) -> None:
 
 
 # channels, out_channels, heads, groups: lined up, heads of 12 that are no power of two, groups of their own for each
-# projection, heads that straddle groups (the general path).
+# projection, heads that straddle groups, and wide
+# heads (the general path).
 PROJECTIONS = [
     (48, 48, 4, (4, 4, 4)),
     (48, 24, 2, (2, 2, 2)),
     (48, 48, 12, (1, 3, 4)),
     (48, 48, 2, (4, 4, 4)),
+    (144, 144, 1, (1, 1, 1)),
 ]
 
 
