@@ -1,5 +1,7 @@
 // Every mistake that the C API knows: its status, its whole text (which argument, what was expected, what came), and
 // that nothing was written.
+#include <stdlib.h>
+
 #include <climits>
 #include <string>
 
@@ -27,9 +29,51 @@ Conv packed(int64_t out, int64_t in, int64_t groups, int64_t kernel_size = 1) {
   return conv;
 }
 
-void test_isa() {
+std::string usable_isas() {
   std::string usable;
   for (int i = 0; const char* name = squeezebert_isa_name(i); ++i) usable += (i ? ", " : "") + std::string(name);
+  return usable;
+}
+
+// The first test of the program, because the variable is read once. Everything that would run a kernel fails, until an
+// ISA is forced.
+void test_environment() {
+  setenv("SQUEEZEBERT_FORCE_ISA", "sse9", 1);
+  const std::string text =
+      "SQUEEZEBERT_FORCE_ISA: expected an ISA that this CPU has (" + usable_isas() + "), got \"sse9\"";
+  const squeezebert_conv_shape shape = {8, 8, 1, 1};
+  const Floats x(64);
+  Floats y(8);
+  size_t bytes = 0;
+  double gflops = 0.0;
+  const char* name = "unchanged";
+  const squeezebert_linear layer = {x.data(), 64, nullptr};
+  const auto refused_everywhere = [&] {
+    REFUSED(squeezebert_active_isa(&name), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    CHECK(name == nullptr);
+    REFUSED(squeezebert_measure_peak(0.01, &gflops), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    REFUSED(squeezebert_packed_size(&shape, &bytes), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    REFUSED(squeezebert_pack(&shape, x.data(), y.data(), 32), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    REFUSED(squeezebert_grouped_conv1x1(Context(), 1, x.data(), 8, &layer, y.data(), 8), SQUEEZEBERT_UNSUPPORTED_ISA,
+            text);
+  };
+  refused_everywhere();
+  OK(squeezebert_force_isa("scalar"));
+  OK(squeezebert_packed_size(&shape, &bytes));
+  REFUSED(squeezebert_force_isa(nullptr), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+  refused_everywhere();
+  setenv("SQUEEZEBERT_FORCE_ISA", "scalar", 1);
+  OK(squeezebert_force_isa(nullptr));
+  OK(squeezebert_active_isa(&name));
+  CHECK(strcmp(name, "scalar") == 0);
+  unsetenv("SQUEEZEBERT_FORCE_ISA");
+  OK(squeezebert_force_isa(nullptr));
+  OK(squeezebert_active_isa(&name));
+  CHECK(strcmp(name, squeezebert_isa_name(0)) == 0);
+}
+
+void test_isa() {
+  const std::string usable = usable_isas();
   REFUSED(squeezebert_active_isa(nullptr), kInvalid, "name: expected where to put the name, got NULL");
   for (const std::string name : {"sse9", "", "AVX2", "scalar "}) {
     REFUSED(squeezebert_force_isa(name.c_str()), SQUEEZEBERT_UNSUPPORTED_ISA,
@@ -371,6 +415,7 @@ void test_out_of_memory() {
 }  // namespace
 
 int main() {
+  test_environment();
   test_isa();
   test_context();
   test_pack();

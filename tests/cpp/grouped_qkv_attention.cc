@@ -61,9 +61,33 @@ void test_groups() {
   }
 }
 
+// One call has the bits of its four steps.
+void check_steps(const Offsets& offsets) {
+  constexpr int64_t kOut = 12;
+  const int64_t tokens = offsets.back(), groups[] = {3, 3, 3};
+  Projections p(kOut, groups);
+  const Floats input = random(tokens * kIn, 9);
+  const squeezebert_attention_shape shape = {
+      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, kOut / kHeads, 0.4f};
+  const Context context;
+  Floats projected[3], expected(static_cast<size_t>(tokens * kOut));
+  Conv* const convs[] = {&p.query, &p.key, &p.value};
+  for (int i = 0; i < 3; ++i) {
+    convs[i]->pack();
+    projected[i].resize(expected.size());
+    const squeezebert_linear layer = convs[i]->linear();
+    OK(squeezebert_grouped_conv1x1(context, tokens, input.data(), kIn, &layer, projected[i].data(), kOut));
+  }
+  OK(squeezebert_attention(context, &shape, projected[0].data(), kOut, projected[1].data(), kOut, projected[2].data(),
+                           kOut, nullptr, expected.data(), kOut));
+  CHECK(same_bits(run(context, p, offsets, input), expected));
+}
+
 }  // namespace
 
 int main() {
   test_groups();
+  for_each_isa([] { check_steps({0, 9, 9, 10, 44}); });
+  check_steps({0, 4, 1034});  // longer than projections and attention run as one
   return check_result();
 }
