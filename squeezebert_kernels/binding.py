@@ -28,6 +28,8 @@ class Binding:
     parameters: every parameter that the fast path reads.
     """
 
+    device_type = "cpu"
+
     def __init__(self, base: nn.Module, family: Family) -> None:
         self._family = family
         self._structure = StructureWatch()
@@ -61,6 +63,10 @@ class Binding:
         self.groups = groups[:6]
         self.num_heads = self._heads
         self.eps = self._eps
+
+    def _watch_values(self, tensors: list[Tensor]) -> Any:
+        """Something whose `holds` says that the tensors still have the values that they have now."""
+        return ValueWatch(tensors)
 
     def _takes(self, value: Any) -> bool:
         """The kernels can read this parameter."""
@@ -133,7 +139,7 @@ class Binding:
 
     def _bind_embeddings(self, embeddings: Any) -> tuple[Any, ...]:
         self._exactly(embeddings, self._family.embeddings, "embeddings")
-        self._default_ids = ValueWatch(self._bind_default_ids(embeddings))
+        self._default_ids = self._watch_values(self._bind_default_ids(embeddings))
         tables = []
         for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
             table = self._structure.child(embeddings, name)
@@ -154,7 +160,7 @@ class Binding:
             buffer = self._structure.buffer(embeddings, name)
             if buffer is None:
                 continue
-            if buffer.device.type != "cpu":
+            if buffer.device.type != self.device_type:
                 raise Declined(f"embeddings.{name}: a buffer on {buffer.device}")
             usual = torch.arange(buffer.shape[-1], device=buffer.device) * step
             if not torch.equal(buffer, usual.expand(buffer.shape)):

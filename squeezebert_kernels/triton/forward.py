@@ -16,6 +16,20 @@ from .arguments import DTYPES
 from .graph import Graphs, Model, Request, launch_model
 
 
+class CountedWrites:
+    """Notices new values in `tensors` by their addresses and the writes that PyTorch counts. Reads nothing of them."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._seen = self._look()
+
+    def holds(self) -> bool:
+        return self._look() == self._seen
+
+    def _look(self) -> list[tuple[int, int]]:
+        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors]
+
+
 class Weights:
     """The parameters of a model in the dtype that the kernels compute in, kept up to date.
 
@@ -62,6 +76,7 @@ class CudaBinding(Binding):
 
     def __init__(self, base: nn.Module, family: Family, dtype: torch.dtype) -> None:
         self.device = next(base.parameters()).device
+        self.device_type = self.device.type
         self.dtype = dtype
         super().__init__(base, family)
         self.output_dtype = self.embedding[0].dtype
@@ -77,6 +92,9 @@ class CudaBinding(Binding):
 
     def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self.packed.of(value) if isinstance(value, Tensor) else value for value in values)
+
+    def _watch_values(self, tensors: list[Tensor]) -> CountedWrites:
+        return CountedWrites(tensors)
 
     def _takes(self, value: Any) -> bool:
         plain = type(value) in (nn.Parameter, Tensor) and value.layout == torch.strided

@@ -165,6 +165,17 @@ def _another_storage(model: nn.Module) -> None:
     weight.data = weight.data * 1.5
 
 
+def test_binding_reads_no_weight_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("a tensor on the GPU was read")
+
+    monkeypatch.setattr("squeezebert_kernels.watch._samples", refuse)
+    monkeypatch.setattr("squeezebert_kernels.binding.reads_as_plain", refuse)
+    for name in ("SqueezeBertModel", "BertModel"):
+        forward = optimize(small(name)).forward
+        assert forward.bind() is forward.bind()
+
+
 def test_restore_gives_the_original_back() -> None:
     model = small("SqueezeBertModel")
     assert restore(optimize(model)) is model
