@@ -10,6 +10,8 @@
 namespace squeezebert::python {
 namespace {
 
+constexpr int32_t kMostThreads = 4096;  // what a context takes
+
 std::atomic<int32_t> g_threads{static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()))};
 
 struct Destroy {
@@ -21,7 +23,7 @@ struct Destroy {
 int32_t NumThreads() { return g_threads; }
 
 void SetNumThreads(int32_t threads) {
-  if (threads < 1) Fail("threads: expected at least 1, got ", threads);
+  if (threads < 1 || threads > kMostThreads) Fail("threads: expected 1 to ", kMostThreads, ", got ", threads);
   g_threads = threads;
 }
 

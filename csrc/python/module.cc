@@ -48,7 +48,7 @@ Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)")
 Weights packed before must be packed again. RuntimeError names what the CPU has if it lacks this one.)");
   module.def("get_num_threads", &NumThreads, "Threads that the functions of this module compute with.");
   module.def("set_num_threads", &SetNumThreads, py::arg("threads"),
-             "Sets how many threads to compute with, from 1 up.");
+             "Sets how many threads to compute with, 1 to 4096.");
   module.def("measure_peak", &MeasurePeak, py::arg("seconds") = 0.2,
              R"(The float32 multiply-add rate of one core, GFLOP/s.
 
