@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -28,39 +28,54 @@ class Launch:
     constants: dict[str, Any]
 
 
-def tokens(count: int, channels: int, dtype: torch.dtype, device: str) -> Rows:
-    return Rows(torch.empty(count, channels, dtype=dtype, device=device), count, channels, channels)
+def values(*shape: int, dtype: torch.dtype, device: str) -> torch.Tensor:
+    """Random numbers, or a tensor without memory: zeros would be faster than what kernels really see."""
+    made = torch.empty(*shape, dtype=dtype, device=device)
+    return made if device == "meta" else made.normal_()
 
 
 def linear(out: int, depth: int, groups: int, dtype: torch.dtype, device: str) -> Linear:
-    weight = torch.empty(out, depth // groups, dtype=dtype, device=device)
-    return Linear(weight, depth // groups, torch.empty(out, dtype=dtype, device=device), out, depth, groups, 1)
+    weight = values(out, depth // groups, dtype=dtype, device=device)
+    return Linear(weight, depth // groups, values(out, dtype=dtype, device=device), out, depth, groups, 1)
 
 
 def norm(dtype: torch.dtype, device: str) -> Norm:
-    return Norm(*(torch.empty(CHANNELS, dtype=dtype, device=device) for _ in range(2)), 1e-12)
+    return Norm(*(values(CHANNELS, dtype=dtype, device=device) for _ in range(2)), 1e-12)
 
 
-def launch_operator(operator: str, dtype: torch.dtype, device: str, count: int, length: int = 128) -> None:
-    """Launches `operator` as a layer of SqueezeBERT does, on `count` tokens in sequences of `length`."""
-    x = tokens(count, CHANNELS, dtype, device)
+def prepare(operator: str, dtype: torch.dtype, device: str, count: int, length: int = 128) -> Callable[[], None]:
+    """A function that launches `operator` as SqueezeBERT does, on `count` tokens in sequences of `length`."""
+    x = Rows(values(count, CHANNELS, dtype=dtype, device=device), count, CHANNELS, CHANNELS)
     output = torch.empty_like(x.data)
     arrivals = torch.zeros(1, -(-count // 16), dtype=torch.int32, device=device)
     sequences = Sequences(-(-count // length), length, None)
     if operator == "grouped_conv1x1":
-        layer = linear(CHANNELS, CHANNELS, 1, dtype, device)
-        grouped_conv1x1.run(x, layer, output, residual=x, norm=norm(dtype, device), arrivals=arrivals)
+        layer, normal = linear(CHANNELS, CHANNELS, 1, dtype, device), norm(dtype, device)
+
+        def launch() -> None:
+            grouped_conv1x1.run(x, layer, output, residual=x, norm=normal, arrivals=arrivals.zero_())
+
     elif operator == "grouped_ffn":
-        first = linear(INNER, CHANNELS, GROUPS, dtype, device)
-        last = linear(CHANNELS, INNER, GROUPS, dtype, device)
-        grouped_ffn.run(x, first, last, norm(dtype, device), output, arrivals)
+        first, last = (linear(*shape, GROUPS, dtype, device) for shape in ((INNER, CHANNELS), (CHANNELS, INNER)))
+        normal = norm(dtype, device)
+
+        def launch() -> None:
+            grouped_ffn.run(x, first, last, normal, output, arrivals.zero_())
+
     elif operator == "attention":
-        attention.run(x, x, x, sequences, length, HEADS, Mask(), 0.125, output)
+
+        def launch() -> None:
+            attention.run(x, x, x, sequences, length, HEADS, Mask(), 0.125, output)
+
     elif operator == "grouped_qkv_attention":
         projections = [linear(CHANNELS, CHANNELS, GROUPS, dtype, device) for _ in range(3)]
-        grouped_qkv_attention.run(x, sequences, *projections, HEADS, Mask(), 0.125, output)
+
+        def launch() -> None:
+            grouped_qkv_attention.run(x, sequences, *projections, HEADS, Mask(), 0.125, output)
+
     else:
         raise ValueError(f"operator: expected one with rows in the table, got {operator}")
+    return launch
 
 
 @contextmanager
@@ -90,7 +105,7 @@ def record(operator: str, dtype: torch.dtype, tile: Tile, count: int, length: in
         each.start()
     try:
         with using(tile):
-            launch_operator(operator, dtype, "meta", count, length)
+            prepare(operator, dtype, "meta", count, length)()
     finally:
         for each in patches:
             each.stop()
