@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 
 import torch
@@ -91,3 +92,13 @@ def check_sequences(input: Tensor, cu_seqlens: Tensor | None) -> None:
         offsets[-1] == input.shape[0],
         f"cu_seqlens: expected the last offset to be the {input.shape[0]} tokens of input, got {offsets[-1]}",
     )
+
+
+@contextmanager
+def naming_ids(name: str, ids: Tensor, rows: int) -> Iterator[None]:
+    """Around a look-up of `ids` in a table: its IndexError names the argument, and says what it may hold and held."""
+    try:
+        yield
+    except IndexError as error:
+        low, high = int(ids.min()), int(ids.max())
+        raise IndexError(f"{name}: expected ids from 0 to {rows - 1}, got ids from {low} to {high}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import check
+from .checks import check, naming_ids
 from .config import SqueezeBertConfig
 
 
@@ -38,7 +38,7 @@ class SqueezeBertEmbeddings(nn.Module):
         if inputs_embeds is None:
             assert input_ids is not None
             check(input_ids.dim() == 2, f"input_ids: expected shape [N, S], got {list(input_ids.shape)}")
-            inputs_embeds = self.word_embeddings(input_ids)
+            inputs_embeds = _look_up("input_ids", input_ids, self.word_embeddings)
         shape = list(inputs_embeds.shape)
         check(inputs_embeds.dim() == 3, f"inputs_embeds: expected shape [N, S, C], got {shape}")
         length, positions = shape[1], self.position_embeddings.num_embeddings
@@ -47,8 +47,9 @@ class SqueezeBertEmbeddings(nn.Module):
             position_ids = torch.arange(length, device=inputs_embeds.device).unsqueeze(0)
         if token_type_ids is None:
             token_type_ids = torch.zeros(shape[:2], dtype=torch.long, device=inputs_embeds.device)
-        total = inputs_embeds + self.position_embeddings(position_ids) + self.token_type_embeddings(token_type_ids)
-        return self.dropout(self.LayerNorm(total))
+        position_embeds = _look_up("position_ids", position_ids, self.position_embeddings)
+        token_type_embeds = _look_up("token_type_ids", token_type_ids, self.token_type_embeddings)
+        return self.dropout(self.LayerNorm(inputs_embeds + position_embeds + token_type_embeds))
 
 
 class SqueezeBertPooler(nn.Module):
@@ -60,3 +61,9 @@ class SqueezeBertPooler(nn.Module):
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return torch.tanh(self.dense(hidden_states[:, 0]))
+
+
+def _look_up(name: str, ids: Tensor, table: nn.Embedding) -> Tensor:
+    """Rows `ids` of `table`. Raises IndexError, naming the argument, for an id outside it."""
+    with naming_ids(name, ids, table.num_embeddings):
+        return table(ids)

@@ -29,6 +29,7 @@ from .checks import (
     check_heads,
     check_sequences,
     check_weight,
+    naming_ids,
 )
 
 TENSORS_PER_LAYER = 16
@@ -370,10 +371,5 @@ def _first_tokens(hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
 def _look_up(name: str, ids: Tensor, input_ids: Tensor, table: Tensor) -> Tensor:
     """Rows `ids` of `table`; ids must broadcast to input_ids. Errors name the argument `name`."""
     check_broadcasts(name, ids, input_ids.shape)
-    try:
+    with naming_ids(name, ids, table.shape[0]):
         return F.embedding(ids, table)
-    except IndexError as error:
-        low, high = int(ids.min()), int(ids.max())
-        raise IndexError(
-            f"{name}: expected ids from 0 to {table.shape[0] - 1}, got ids from {low} to {high}"
-        ) from error

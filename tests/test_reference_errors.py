@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from python_ref import ops
+from python_ref.config import SqueezeBertConfig
+from python_ref.embeddings import SqueezeBertEmbeddings
 from reference_inputs import float64, layer_params
 
 GROUPS = (4, 4, 4, 1, 4, 4)
@@ -80,6 +82,11 @@ def test_refuses_ids_outside_their_table(name: str, wrong: int) -> None:
     tables = [float64(rows, 8) for rows in (11, 6, 2)]
     with pytest.raises(IndexError, match=f"{name}: expected ids from 0 to .*, got ids from .*{wrong}"):
         ops.embedding_layer_norm(**ids, **dict(zip(TABLES, tables, strict=True)), **LAYER_NORM)
+    embeddings = SqueezeBertEmbeddings(
+        SqueezeBertConfig(vocab_size=11, hidden_size=12, embedding_size=12, max_position_embeddings=6)
+    )
+    with pytest.raises(IndexError, match=f"{name}: expected ids from 0 to .*, got ids from .*{wrong}"):
+        embeddings(**ids)
 
 
 def test_refuses_ids_that_do_not_broadcast() -> None:
