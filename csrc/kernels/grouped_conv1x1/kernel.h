@@ -48,6 +48,27 @@ inline __attribute__((always_inline)) void for_each_sum(const Body& body) {
   }
 }
 
+// GELU where registers have no room for it beside the sums, and its constants no operand of their own in memory (NEON):
+// by way of the stack, four vectors at a time, which an in-order core needs to have something to do meanwhile.
+template <int kRows>
+inline __attribute__((always_inline)) void gelu_in_memory(Vec (&sums)[kRows][Tile::kVectors]) {
+  constexpr int kTogether = 4;
+  constexpr int kCount = (kRows * Tile::kVectors + kTogether - 1) / kTogether * kTogether;
+  float lanes[kCount * Vec::kLanes] = {};
+  for_each_sum<kRows>([&](int i, int j) { store(lanes + (i * Tile::kVectors + j) * Vec::kLanes, sums[i][j]); });
+#pragma GCC unroll 1
+  for (float* p = lanes; p != lanes + kCount * Vec::kLanes; p += kTogether * Vec::kLanes) {
+    Vec x[kTogether];
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v) x[v] = load(p + v * Vec::kLanes);
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v) x[v] = gelu(x[v]);
+#pragma GCC unroll 4
+    for (int v = 0; v < kTogether; ++v) store(p + v * Vec::kLanes, x[v]);
+  }
+  for_each_sum<kRows>([&](int i, int j) { sums[i][j] = load(lanes + (i * Tile::kVectors + j) * Vec::kLanes); });
+}
+
 // Steps of k between two looks ahead: the inner loop is unrolled this far.
 constexpr int kStep = 4;
 
@@ -118,7 +139,13 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     for_each_sum<kRows>(
         [&](int i, int j) { sums[i][j] = sums[i][j] + load_columns(residual + i * a.residual_stride, a.columns, j); });
   }
-  if (a.gelu) for_each_sum<kRows>([&](int i, int j) { sums[i][j] = gelu(sums[i][j]); });
+  if (a.gelu) {
+    if constexpr (Tile::kOwnSteps) {
+      gelu_in_memory(sums);
+    } else {
+      for_each_sum<kRows>([&](int i, int j) { sums[i][j] = gelu(sums[i][j]); });
+    }
+  }
   if (a.columns == Tile::kColumns) {
     for_each_sum<kRows>([&](int i, int j) { store(c + i * a.c_stride + j * Vec::kLanes, sums[i][j]); });
   } else {
