@@ -34,7 +34,7 @@ sanitize: $(INSTALLED)  ## the C++ tests with checks of addresses, undefined beh
 	  folder=build/sanitize-$${checks%%,*}; \
 	  cmake -S . -B $$folder -G Ninja -DCMAKE_BUILD_TYPE=Debug -DSQUEEZEBERT_SANITIZE=$$checks \
 	    -DSQUEEZEBERT_BUILD_TESTS=ON && \
-	  cmake --build $$folder && ctest --test-dir $$folder --output-on-failure --no-tests=error || exit 1; done
+	  cmake --build $$folder && ctest --test-dir $$folder --parallel 2 --output-on-failure --no-tests=error || exit 1; done
 
 bench: $(BUILT)  ## build, then run the benchmarks (say, make bench ARGS="--impl torch")
 	$(BIN)/python -m pytest bench $(ARGS)

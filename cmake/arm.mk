@@ -30,7 +30,7 @@ arm-build:
 arm-test: export PATH := $(CURDIR)/$(BIN):$(PATH)
 arm-test: arm-build  ## cross-compile for 64-bit Arm, then run the C++ tests under QEMU
 	for cpu in cortex-a53 max; do \
-	  QEMU_CPU=$$cpu ctest --test-dir $(ARM_BUILD) --output-on-failure --no-tests=error || exit 1; done
+	  QEMU_CPU=$$cpu ctest --test-dir $(ARM_BUILD) --parallel 2 --output-on-failure --no-tests=error || exit 1; done
 
 arm-analysis: arm-build  ## put the hot loops of the Arm kernels through llvm-mca (LLVM 16 or later)
 	@command -v $(LLVM_MCA) > /dev/null || { echo "arm-analysis needs llvm-mca. On Debian: apt install llvm-19"; exit 1; }

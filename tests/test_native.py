@@ -292,6 +292,25 @@ def test_nothing_to_compute() -> None:
     assert kernels.encoder(floats(2, 0, 24), layer.params, 4).shape == (2, 0, 24)
 
 
+def test_sizes_past_int32() -> None:
+    """Broadcast arrays of more elements than there is memory: refused, at once, or taken as they are."""
+    layer = Layer(seed=1)
+    far = np.broadcast_to(np.float32(1.0), (2**31, 24))
+    with pytest.raises(ValueError, match=r"input: expected fewer than 2\^31 tokens, got float32 \[2147483648, 24\]"):
+        kernels.grouped_conv1x1(far, layer.query.packed)
+    with pytest.raises(ValueError, match=r"input: expected fewer than 2\^31 tokens, got 1 sequences of 2147483648"):
+        kernels.encoder(far, layer.params, 4)
+    ids = np.broadcast_to(np.int64(0), 2**31)
+    table, vector = floats(9, 24), floats(24)
+    with pytest.raises(ValueError, match=r"input_ids: expected fewer than 2\^31 tokens"):
+        kernels.embedding_layer_norm(ids, None, None, table, table, table, vector, vector)
+    huge = np.broadcast_to(np.float32(1.0), (2**44, 24))  # more than there are addresses
+    with pytest.raises(MemoryError, match=r"no memory for a contiguous copy of float32 \[17592186044416, 24\]"):
+        kernels.embedding_layer_norm(ids[:1], None, None, huge, table, table, vector, vector)
+    with pytest.raises(MemoryError):
+        kernels.pack(np.broadcast_to(np.float32(1.0), (2**30, 2**26)))
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 

@@ -75,8 +75,8 @@ void squeezebert_context_destroy(squeezebert_context* context) { delete context;
 
 squeezebert_status squeezebert_context_set_workers(squeezebert_context* context, int32_t workers) {
   if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
-  if (workers < 1 || workers > kMostWorkers) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %" PRId32 ", got %" PRId32, kMostWorkers,
+  if (workers < 1 || workers > SQUEEZEBERT_MAX_WORKERS) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %d, got %" PRId32, SQUEEZEBERT_MAX_WORKERS,
                 workers);
   }
   context->workers.count = workers;

@@ -28,9 +28,6 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
-// More is a mistake, and would ask for scratch memory for each; the pool counts them in 16 bits.
-constexpr int32_t kMostWorkers = 4096;
-
 // Where tasks run: `count` workers through a parallel_for, or the calling thread alone.
 struct Workers {
   squeezebert_parallel_for parallel_for = nullptr;

@@ -67,6 +67,7 @@ class Pool {
   // A ticket holds the job's number, its number of parts, and the next part to take, all in one word: a thread that
   // comes late, while the next job is being set up, still finds the last one, with no part left. It touches nothing,
   // and nobody waits for it. Once a thread holds a part, the job stays until that part is finished.
+  static_assert(SQUEEZEBERT_MAX_WORKERS <= 0xffff);
   static uint64_t first_ticket(uint64_t job, int32_t parts) { return job << 32 | static_cast<uint64_t>(parts) << 16; }
   static uint64_t job_of(uint64_t ticket) { return ticket >> 32; }
   static int32_t parts_of(uint64_t ticket) { return static_cast<int32_t>(ticket >> 16 & 0xffff); }

@@ -79,7 +79,8 @@ typedef void (*squeezebert_parallel_for)(void* host, int32_t workers, void (*bod
 typedef struct squeezebert_context squeezebert_context;
 
 /* parallel_for = NULL: the library's own thread pool, started at the first call that needs it (and again in a forked
- * child). workers >= 1. */
+ * child). workers: 1 to SQUEEZEBERT_MAX_WORKERS. */
+#define SQUEEZEBERT_MAX_WORKERS 4096
 SQUEEZEBERT_API squeezebert_status squeezebert_context_create(squeezebert_parallel_for parallel_for, void* host,
                                                               int32_t workers, squeezebert_context** context);
 SQUEEZEBERT_API void squeezebert_context_destroy(squeezebert_context* context);

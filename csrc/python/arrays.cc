@@ -18,8 +18,23 @@ void CheckFloat32(const std::string& name, const py::array& array) {
 
 bool IsAligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
 
-py::array Contiguous(const py::array& array) {
-  return py::array_t<float, py::array::c_style | py::array::forcecast>::ensure(array);
+/// A contiguous array of T with the same values. ensure() gives a null one when there is no memory for a copy.
+template <typename T>
+py::array_t<T> ContiguousAs(const py::array& array) {
+  auto contiguous = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(array);
+  if (!contiguous) {
+    PyErr_SetString(PyExc_MemoryError, ("no memory for a contiguous copy of " + Describe(array)).c_str());
+    throw py::error_already_set();
+  }
+  return contiguous;
+}
+
+py::array Contiguous(const py::array& array) { return ContiguousAs<float>(array); }
+
+/// Before a copy of a broadcast array asks for the memory.
+void CheckTokenCount(const std::string& name, const py::array& array, int64_t tokens) {
+  if (tokens > std::numeric_limits<int32_t>::max())
+    Fail(name, ": expected fewer than 2^31 tokens, got ", Describe(array));
 }
 
 /// Whether all dimensions but the last are rows the same number of floats apart, which then is *stride.
@@ -110,6 +125,7 @@ Rows AsRows(const std::string& name, const py::array& array) {
   rows.channels = array.shape(array.ndim() - 1);
   rows.rows = 1;
   for (py::ssize_t i = 0; i + 1 < array.ndim(); ++i) rows.rows *= array.shape(i);
+  CheckTokenCount(name, array, rows.rows);
   rows.stride = rows.channels;
   rows.owner = HaveOneStride(array, &rows.stride) ? array : Contiguous(array);
   rows.data = static_cast<const float*>(rows.owner.data());
@@ -180,8 +196,8 @@ Mask AsMask(const OptionalArray& mask, int64_t sequences, int64_t heads, int64_t
 
 py::array_t<int64_t> AsIds(const std::string& name, const py::array& ids, const py::array& like) {
   if (ids.dtype().kind() != 'i' && ids.dtype().kind() != 'u') Fail(name, ": expected integers, got ", Describe(ids));
-  const py::array same = BroadcastTo(name, ids, like.attr("shape"));
-  return py::array_t<int64_t, py::array::c_style | py::array::forcecast>::ensure(same);
+  CheckTokenCount(name, ids, like.size());
+  return ContiguousAs<int64_t>(BroadcastTo(name, ids, like.attr("shape")));
 }
 
 py::array PositionsOf(const py::array& input_ids) {

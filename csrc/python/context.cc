@@ -10,8 +10,6 @@
 namespace squeezebert::python {
 namespace {
 
-constexpr int32_t kMostThreads = 4096;  // what a context takes
-
 std::atomic<int32_t> g_threads{static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()))};
 
 struct Destroy {
@@ -23,7 +21,8 @@ struct Destroy {
 int32_t NumThreads() { return g_threads; }
 
 void SetNumThreads(int32_t threads) {
-  if (threads < 1 || threads > kMostThreads) Fail("threads: expected 1 to ", kMostThreads, ", got ", threads);
+  if (threads < 1 || threads > SQUEEZEBERT_MAX_WORKERS)
+    Fail("threads: expected 1 to ", SQUEEZEBERT_MAX_WORKERS, ", got ", threads);
   g_threads = threads;
 }
 

@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <torch/csrc/stable/ops.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -36,7 +37,8 @@ struct OwnedContext {
 
 squeezebert_context* ThreadContext(const char* op) {
   thread_local OwnedContext owned;
-  const auto workers = static_cast<int32_t>(torch::stable::get_num_threads());
+  const auto workers =
+      static_cast<int32_t>(std::min<int64_t>(torch::stable::get_num_threads(), SQUEEZEBERT_MAX_WORKERS));
   if (owned.context == nullptr || owned.forked != g_forked) {
     squeezebert_context* context = nullptr;
     CheckStatus(op,
