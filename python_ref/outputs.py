@@ -21,8 +21,16 @@ class ModelOutput:
     attentions: tuple[Tensor, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        """The fields that are set, by name, in Hugging Face's order: loss, the head's own, hidden_states, attentions."""
+        common = ("hidden_states", "attentions")
+        own = [f.name for f in fields(self) if f.name not in ("loss", *common)]
+        values = {name: getattr(self, name, None) for name in ("loss", *own, *common)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def __getitem__(self, key: int | slice | str) -> Any:
+        """`output["logits"]`, `output[0]`: as Hugging Face's outputs, among the fields that are set."""
+        values = self.to_dict()
+        return values[key] if isinstance(key, str) else tuple(values.values())[key]
 
 
 @dataclass(kw_only=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from python_ref import outputs
 from python_ref.activations import ACTIVATIONS
 from python_ref.config import SqueezeBertConfig
 from python_ref.heads import (
@@ -230,3 +231,14 @@ def test_fresh_weights_are_initialized_as_transformers_does() -> None:
     assert not weights["transformer.encoder.layers.1.attention.query.bias"].any()
     assert (weights["transformer.encoder.layers.0.output.layernorm.weight"] == 1.0).all()
     assert 0.4 < weights["transformer.encoder.layers.0.intermediate.conv1d.weight"].std() < 0.6
+
+
+def test_outputs_can_be_indexed() -> None:
+    """By position among the fields that are set, the loss first, and by name, as Hugging Face's outputs."""
+    output = outputs.LogitsOutput(logits=torch.ones(2), loss=torch.zeros(()), hidden_states=(torch.ones(1),))
+    assert output[0] is output.loss
+    assert output["logits"] is output[1] is output.logits
+    assert output[2:] == (output.hidden_states,)
+    assert outputs.LogitsOutput(logits=output.logits)[0] is output.logits
+    with pytest.raises(KeyError, match="attentions"):
+        output["attentions"]
