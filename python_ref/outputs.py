@@ -21,7 +21,7 @@ class ModelOutput:
     attentions: tuple[Tensor, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields that are set, by name, in Hugging Face's order: loss, the head's own, hidden_states, attentions."""
+        """The fields that are set, by name, in Hugging Face's order: loss, the head's own, then the common ones."""
         common = ("hidden_states", "attentions")
         own = [f.name for f in fields(self) if f.name not in ("loss", *common)]
         values = {name: getattr(self, name, None) for name in ("loss", *own, *common)}
