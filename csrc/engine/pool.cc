@@ -10,7 +10,6 @@
 #include <cstdint>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #include "engine/context.h"
@@ -37,8 +36,8 @@ class Pool {
     for (; threads_ < wanted; ++threads_) {
       try {
         std::thread([this] { serve(); }).detach();
-      } catch (const std::system_error&) {
-        return;  // no more threads to be had: go on with those there are
+      } catch (...) {
+        return;  // no thread or no memory for one: go on with those there are
       }
     }
   }
