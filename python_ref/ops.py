@@ -365,7 +365,8 @@ def _first_tokens(hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         hidden.shape[-2] > 0 or (hidden.dim() == 3 and hidden.shape[0] == 0),
         f"input: expected a token in every sequence (first_token_only), got shape {list(hidden.shape)}",
     )
-    return hidden[:, 0] if hidden.dim() == 3 else hidden[:1]
+    # The sum of one row is the row; and of none, in a batch of no sequences and no tokens, it is nothing.
+    return hidden[:, :1].sum(1) if hidden.dim() == 3 else hidden[:1]
 
 
 def _look_up(name: str, ids: Tensor, input_ids: Tensor, table: Tensor) -> Tensor:

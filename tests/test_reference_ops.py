@@ -285,3 +285,11 @@ def test_dtype_is_kept(dtype: torch.dtype) -> None:
     output = ops.encoder_layer(float64(2, 5, 8).to(dtype), params, 2, (4, 4, 4, 1, 4, 4), 1e-12, mask)
     assert output.dtype == dtype
     assert output.isfinite().all()
+
+
+def test_first_tokens_of_no_sequences() -> None:
+    """A batch of nothing has no rows, with or without tokens."""
+    weights = [torch.zeros(4, 4) if i % 2 == 0 and i not in (8, 14) else torch.zeros(4) for i in range(16)]
+    for tokens in (0, 3):
+        output = ops.encoder(torch.zeros(0, tokens, 4), weights, 2, [1] * 6, 1e-12, first_token_only=True)
+        assert output.shape == (0, 4)
