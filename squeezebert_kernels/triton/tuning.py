@@ -156,7 +156,12 @@ def arithmetic(dtype: torch.dtype) -> str:
     """How products of `dtype` are computed. float32 is exact unless torch.backends.cuda.matmul.allow_tf32."""
     if dtype != torch.float32:
         return "16bit"
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    matmul = torch.backends.cuda.matmul
+    try:
+        allowed = matmul.allow_tf32
+    except RuntimeError:  # PyTorch 2.9 and later, where the setting's newer name, fp32_precision, was set alone
+        allowed = matmul.fp32_precision == "tf32"
+    return "tf32" if allowed else "float32"
 
 
 def size(rows: int) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -56,3 +58,17 @@ def test_tf32_only_where_pytorch_allows_it() -> None:
             assert arithmetic(torch.bfloat16) == "16bit"
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="PyTorch before 2.9")
+def test_tf32_by_the_newer_name_of_the_setting() -> None:
+    """In a process of its own: PyTorch refuses to read the older name after the newer one was set."""
+    program = (
+        "import torch\n"
+        "from squeezebert_kernels.triton.tuning import arithmetic\n"
+        "for precision in ('tf32', 'ieee'):\n"
+        "    torch.backends.cuda.matmul.fp32_precision = precision\n"
+        "    print(arithmetic(torch.float32))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.stdout.split() == ["tf32", "float32"], result.stderr
