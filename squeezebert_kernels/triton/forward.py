@@ -57,6 +57,10 @@ class Weights:
         seen = self._versions()
         if seen == self._seen:
             return
+        if _is_capturing(self._parameters[0].device):
+            raise Declined(
+                "weights that changed before a capture"
+            )  # copied now, they would be new in its replays alone
         for parameter, before, now in zip(self._parameters, self._seen, seen, strict=True):
             copy = self._copies[id(parameter)]
             if before != now and copy.data_ptr() != parameter.data_ptr():
@@ -123,6 +127,8 @@ class CudaForward(BaseForward):
         device = next(self.module.parameters()).device
         if device.type != self.device_type:
             raise Declined(f"a model on {device}")
+        if _is_capturing(device):
+            raise Declined("a model that changed before a capture")
         return CudaBinding(self.module, self.family, self._dtype)
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
@@ -136,7 +142,7 @@ class CudaForward(BaseForward):
     def _compute_rows(self, binding: Any, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
         first_token, all_positions = self._wants()
         ids = _ids_of(request, binding)
-        if binding.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        if _is_capturing(binding.device):
             return self._padded(binding, request, ids, first_token)
         mask = request.get("attention_mask")
         tokens = None if mask is None else real_tokens(_on_host(mask), tuple(ids.shape))
@@ -172,6 +178,10 @@ class CudaForward(BaseForward):
             first_token,
         )
         return _finish(rows, pooled, first_token, tuple(ids.shape), None, binding.output_dtype)
+
+
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
 
 
 def _finish(
