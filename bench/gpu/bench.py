@@ -19,7 +19,7 @@ import triton
 
 import squeezebert_kernels
 from python_ref.config import SqueezeBertConfig
-from squeezebert_kernels.triton.graph import Request, bucket_of
+from squeezebert_kernels.triton.graph import Request
 
 from . import workloads
 from .timing import copy_rate, matmul_rate, time_us
@@ -44,7 +44,7 @@ def replay(model: Any, batch: Batch) -> Callable[[], object]:
     positions = torch.cat([torch.arange(length, device="cuda") for length in batch.lengths])
     request = Request(ids, None, positions, offsets, first_token=False)
     graphs.run(request, lambda rows, pooled: (rows, pooled))
-    return graphs._graphs[bucket_of(request)]._graph.replay
+    return next(reversed(graphs._graphs.values()))._graph.replay
 
 
 def our_times(batch: Batch) -> Iterator[tuple[str, float]]:

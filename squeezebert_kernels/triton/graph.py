@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import embedding_layer_norm, encoder, grouped_conv1x1
+from . import embedding_layer_norm, encoder, grouped_conv1x1, tuning
 from .arguments import Arguments, Layer, Linear, Mask, Rows, Sequences
 from .encoder_layer import check_layers
 
@@ -101,7 +101,8 @@ class Graphs:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._graphs: OrderedDict[Bucket, _Graph] = OrderedDict()
+        # By bucket and arithmetic: tf32 may be allowed for one request and not for the next.
+        self._graphs: OrderedDict[tuple[Bucket, str], _Graph] = OrderedDict()
         self._lock = threading.Lock()
         self._pool: Any = None
         self._read: Any = None  # the event after which the last outputs have been read
@@ -122,21 +123,25 @@ class Graphs:
             if self._read is not None:
                 stream.wait_event(self._read)
             graph = self._find(bucket_of(request), device)
-            outputs = read(*graph.run(request))
-            self._read = stream.record_event()
-            return outputs
+            try:
+                return read(*graph.run(request))
+            finally:
+                self._read = stream.record_event()
 
     def _find(self, bucket: Bucket, device: torch.device) -> _Graph:
-        graph = self._graphs.get(bucket)
+        key = (bucket, tuning.arithmetic(self._model.embedding[0].dtype))
+        graph = self._graphs.get(key)
         if graph is None:
             if len(self._graphs) >= MAX_GRAPHS:
+                if self._read is not None:
+                    self._read.synchronize()  # its buffers go back to the stream that made them, maybe not this one
                 self._graphs.popitem(last=False)
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             graph = _Graph(self._model, bucket, device)
             graph.capture(self._pool)
-            self._graphs[bucket] = graph
-        self._graphs.move_to_end(bucket)
+            self._graphs[key] = graph
+        self._graphs.move_to_end(key)
         return graph
 
 
@@ -194,7 +199,7 @@ class _Graph:
         layout = request.lengths if not isinstance(request.lengths, Tensor) and request.positions is None else None
         if layout is not None and layout == self._layout:
             return
-        self._layout = layout
+        self._layout = None  # until both are written
         if request.positions is not None:
             positions[:count].copy_(request.positions)
         else:
@@ -206,6 +211,7 @@ class _Graph:
         if self._offsets.is_cuda:
             offsets = offsets.pin_memory()
         self._offsets.copy_(offsets, non_blocking=True)
+        self._layout = layout
 
 
 def launch_model(
