@@ -30,7 +30,12 @@ GROUP_FIELDS = (
 def hf_config(groups: str = "published", **fields: Any) -> Any:
     """A transformers SqueezeBertConfig of hidden size 48, 2 layers, 4 heads; skips the test without transformers."""
     transformers = pytest.importorskip("transformers")
-    small = {
+    return transformers.SqueezeBertConfig(**{**small_fields(groups), **fields})
+
+
+def small_fields(groups: str = "published") -> dict[str, Any]:
+    """The fields of a SqueezeBertConfig of hidden size 48, 2 layers, 4 heads."""
+    return {
         "vocab_size": 61,
         "hidden_size": 48,
         "embedding_size": 48,
@@ -40,7 +45,6 @@ def hf_config(groups: str = "published", **fields: Any) -> Any:
         "max_position_embeddings": 24,
         **dict(zip(GROUP_FIELDS, GROUP_CONFIGURATIONS[groups], strict=True)),
     }
-    return transformers.SqueezeBertConfig(**{**small, **fields})
 
 
 def bert_config(**fields: Any) -> Any:

@@ -6,6 +6,7 @@ Without a GPU, the same forward runs on the CPU in Triton's interpreter, with no
 from __future__ import annotations
 
 import copy
+import importlib.util
 import threading
 from typing import Any
 
@@ -13,8 +14,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import squeezebert_kernels
 from kernel_testing import DEVICE
-from small_models import bert_config, hf_config, hf_model, padding_mask
+from python_ref.config import SqueezeBertConfig
+from small_models import bert_config, hf_config, hf_model, padding_mask, randomize, small_fields
 from squeezebert_kernels import huggingface, optimize, restore
 from squeezebert_kernels.triton.forward import CudaForward
 from squeezebert_kernels.triton.graph import MAX_GRAPHS, Request, bucket_of
@@ -43,9 +46,13 @@ def _forward_for_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("squeezebert_kernels.triton.forward.CudaForward", _Interpreted)
 
 
-def small(name: str, **fields: Any) -> Any:
-    config = bert_config(**fields) if name.startswith("Bert") else hf_config(**fields)
-    return hf_model(name, config).to(DEVICE)
+def small(name: str) -> Any:
+    """transformers' model; without transformers, our own in plain PyTorch, where we have one."""
+    if name.startswith("SqueezeBert") and importlib.util.find_spec("transformers") is None:
+        model = restore(getattr(squeezebert_kernels, name)(SqueezeBertConfig(**small_fields())))
+        randomize(model)
+        return model.to(DEVICE).eval()
+    return hf_model(name, bert_config() if name.startswith("Bert") else hf_config()).to(DEVICE)
 
 
 def inputs(mask: Tensor | None) -> dict[str, Tensor]:
@@ -220,6 +227,19 @@ def test_the_cache_of_graphs_is_bounded() -> None:
         model(torch.ones(count, 16, dtype=torch.long, device=DEVICE))
     graphs = model.forward.bind().graphs
     assert 1 < len(graphs) <= MAX_GRAPHS
+
+
+@pytest.mark.gpu
+@torch.no_grad()
+def test_tf32_has_graphs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = optimize(small("SqueezeBertModel")), inputs(None)
+    hidden = {}
+    for allowed in (False, True, False):
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allowed)
+        now = model(**given).last_hidden_state
+        assert torch.equal(now, hidden.setdefault(allowed, now))
+    assert not torch.equal(hidden[False], hidden[True])
+    assert len(model.forward.bind().graphs) == 2
 
 
 @pytest.mark.gpu
