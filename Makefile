@@ -43,7 +43,8 @@ figures: $(BUILT)  ## compare on this machine (keep it quiet), and put the table
 	$(BIN)/python bench/update_readme.py $(ARGS)
 
 # These four run in the Python that is at hand, with what is installed there, so that a machine without a network can. They
-# need torch, triton, pytest and, for gpu-bench, transformers and matplotlib; the libraries are built first, in place.
+# need torch, triton, numpy, pytest and, for gpu-bench's peers and plot, transformers and matplotlib; the libraries are built
+# first, in place, by CMake alone (pybind11 is needed too): setuptools may be missing there, or too old for pyproject.toml.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 GPU_BUILT := build/.gpu-built
 
@@ -60,8 +61,12 @@ gpu-tune: $(GPU_BUILT)  ## on a GPU: measure block sizes and rewrite its rows of
 	$(GPU_PYTHON) -m bench.gpu.tune $(ARGS)
 
 $(GPU_BUILT): $(SOURCES)
-	$(GPU_PYTHON) setup.py -q build_ext --inplace
-	mkdir -p $(@D) && touch $@
+	python=$$($(GPU_PYTHON) -c 'import sys; print(sys.executable)'); export PATH="$$PATH:$$(dirname $$python)"; \
+	cmake -S . -B build/gpu -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE=$$python \
+	  -DSQUEEZEBERT_BUILD_PYTHON=ON -DSQUEEZEBERT_BUILD_TORCH=ON && \
+	cmake --build build/gpu --parallel $(shell nproc) && \
+	cmake --install build/gpu --component python --prefix $(CURDIR)/squeezebert_kernels
+	touch $@
 
 lint: $(INSTALLED)  ## ruff, clang-format and mypy
 	$(BIN)/ruff check
