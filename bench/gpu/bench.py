@@ -2,7 +2,8 @@
 
     python -m bench.gpu.bench [--quick] [--out FOLDER]
 
-It needs no network. Without transformers there are no peers, and without matplotlib no plot; both are then said.
+It needs no network. Without transformers the peers are the same shapes in plain PyTorch, without matplotlib there is no
+plot; both are then said.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import gc
 import json
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -144,18 +146,13 @@ def main() -> None:
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("gpu-bench needs an NVIDIA GPU, and torch built for CUDA; see the output of nvidia-smi")
-    try:
-        import transformers  # noqa: F401
-
-        with_peers = not arguments.quick
-    except ImportError:
-        print("transformers is not installed: no peers")
-        with_peers = False
+    if find_spec("transformers") is None and not arguments.quick:
+        print("transformers is not installed: the peers are the same shapes in plain PyTorch")
     batches = workloads.batches()
     if arguments.quick:
         batches = [batch for batch in batches if batch.name in ("(1, 128)", "(128, 128)")]
     with torch.inference_mode():
-        results = measure(batches, with_peers)
+        results = measure(batches, with_peers=not arguments.quick)
     arguments.out.mkdir(parents=True, exist_ok=True)
     report = {
         "device": torch.cuda.get_device_name(),

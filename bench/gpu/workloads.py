@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+import squeezebert_kernels
+from python_ref.config import SqueezeBertConfig
 
 LAYERS, CHANNELS, INNER, VOCABULARY = 12, 768, 3072, 30528
 GROUPS = {"squeezebert": (4, 4, 4, 1, 4, 4), "bert": (1,) * 6}
@@ -78,11 +82,47 @@ def hugging_face(model: str, dtype: torch.dtype, attention: str | None = None) -
     return made.eval().to("cuda", dtype)
 
 
+class PlainBert(nn.Module):
+    """BERT-base of PyTorch's own layers, which attend by SDPA."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(VOCABULARY, CHANNELS), nn.Embedding(512, CHANNELS)
+        self.norm = nn.LayerNorm(CHANNELS)
+        layer = nn.TransformerEncoderLayer(CHANNELS, 12, INNER, activation="gelu", batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, LAYERS)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """input_ids, attention_mask: [N, S] -> [N, S, C]."""
+        x = self.norm(self.words(input_ids) + self.positions.weight[: input_ids.shape[1]])
+        return self.encoder(x, src_key_padding_mask=None if attention_mask is None else attention_mask == 0)
+
+
+def plain_pytorch(model: str, dtype: torch.dtype) -> Any:
+    """The published shape without transformers: the reference's SqueezeBERT, or BERT of PyTorch's own layers."""
+    made: nn.Module = PlainBert()
+    if model == "squeezebert":
+        config = SqueezeBertConfig(vocab_size=VOCABULARY)
+        made = squeezebert_kernels.restore(squeezebert_kernels.SqueezeBertModel(config))
+    return made.eval().to("cuda", dtype)
+
+
 def peers(dtype: torch.dtype) -> dict[str, tuple[str, Callable[[], Any]]]:
-    """Name -> (architecture, function that makes the model)."""
+    """Name -> (architecture, function that makes the model). Without transformers, the same shapes in plain PyTorch."""
 
     def compiled(model: Any) -> Any:
         return torch.compile(model, mode="max-autotune")
+
+    if find_spec("transformers") is None:
+        return {
+            "plain PyTorch SqueezeBERT, eager": ("squeezebert", lambda: plain_pytorch("squeezebert", dtype)),
+            "plain PyTorch SqueezeBERT, torch.compile": (
+                "squeezebert",
+                lambda: compiled(plain_pytorch("squeezebert", dtype)),
+            ),
+            "plain PyTorch BERT-base": ("bert", lambda: plain_pytorch("bert", dtype)),
+            "plain PyTorch BERT-base, torch.compile": ("bert", lambda: compiled(plain_pytorch("bert", dtype))),
+        }
 
     found: dict[str, tuple[str, Callable[[], Any]]] = {
         "Hugging Face SqueezeBERT, eager": ("squeezebert", lambda: hugging_face("squeezebert", dtype)),
