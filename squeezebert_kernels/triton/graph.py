@@ -104,7 +104,9 @@ class Graphs:
         # By bucket and arithmetic: tf32 may be allowed for one request and not for the next.
         self._graphs: OrderedDict[tuple[Bucket, str], _Graph] = OrderedDict()
         self._lock = threading.Lock()
+        # Graphs follow each other, so they share memory: of one pool, which keeps the memory of each stream apart.
         self._pool: Any = None
+        self._stream: Any = None
         self._read: Any = None  # the event after which the last outputs have been read
 
     def __len__(self) -> int:
@@ -137,9 +139,9 @@ class Graphs:
                     self._read.synchronize()  # its buffers go back to the stream that made them, maybe not this one
                 self._graphs.popitem(last=False)
             if self._pool is None:
-                self._pool = torch.cuda.graph_pool_handle()
+                self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
             graph = _Graph(self._model, bucket, device)
-            graph.capture(self._pool)
+            graph.capture(self._pool, self._stream)
             self._graphs[key] = graph
         self._graphs.move_to_end(key)
         return graph
@@ -158,10 +160,9 @@ class _Graph:
         self._graph: Any = None
         self._outputs: Outputs | None = None
 
-    def capture(self, pool: Any) -> None:
+    def capture(self, pool: Any, stream: Any) -> None:
         """Records the launches. They are run once before, so that nothing is compiled or loaded meanwhile."""
         device = self._tokens.device
-        stream = torch.cuda.Stream(device)
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             self._launch()
