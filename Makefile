@@ -43,8 +43,8 @@ figures: $(BUILT)  ## compare on this machine (keep it quiet), and put the table
 	$(BIN)/python bench/update_readme.py $(ARGS)
 
 # These four run in the Python that is at hand, with what is installed there, so that a machine without a network can. They
-# need torch, triton, numpy, pytest and, for gpu-bench's usual peers and plot, transformers and matplotlib; the libraries are built
-# first, in place, by CMake alone (pybind11 is needed too): setuptools may be missing there, or too old for pyproject.toml.
+# need torch, triton, numpy, pytest and, for gpu-bench's usual peers and plot, transformers and matplotlib. The libraries are
+# built first, in place, by CMake alone (and pybind11): setuptools may be missing there, or too old for pyproject.toml.
 GPU_PYTHON ?= $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
 GPU_BUILT := build/.gpu-built
 
