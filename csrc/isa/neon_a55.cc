@@ -1,6 +1,5 @@
 #define SQUEEZEBERT_ISA neon_a55
 #define SQUEEZEBERT_ISA_NAME "neon_a55"
-#define SQUEEZEBERT_ISA_ID 5
 
 #include "simd/neon_a55.h"
 

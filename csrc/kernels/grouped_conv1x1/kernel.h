@@ -69,7 +69,7 @@ inline __attribute__((always_inline)) void gelu_in_memory(Vec (&sums)[kRows][Til
   for_each_sum<kRows>([&](int i, int j) { sums[i][j] = load(lanes + (i * Tile::kVectors + j) * Vec::kLanes); });
 }
 
-// Steps of k between two looks ahead: the inner loop is unrolled this far.
+// Steps of k between two looks ahead. They are not unrolled: no faster, and GCC 12 then spills three sums.
 constexpr int kStep = 4;
 
 template <int kRows>
