@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+#include "simd/hot_loop.h"
+
 namespace squeezebert::SQUEEZEBERT_ISA {
 
 template <int kLane>
@@ -27,10 +29,10 @@ inline __attribute__((always_inline)) Vec load_next(const float*& p) {
   return {x};
 }
 
-struct WeightPair {
+struct VecPair {
   Vec v[2];
 };
-inline __attribute__((always_inline)) WeightPair load_next_pair(const float*& p) {
+inline __attribute__((always_inline)) VecPair load_next_pair(const float*& p) {
   float32x4_t x, y;
   const float* next = p;
   asm volatile("ldp %q0, %q1, [%2], #32" : "=w"(x), "=w"(y), "+r"(next));
@@ -38,41 +40,63 @@ inline __attribute__((always_inline)) WeightPair load_next_pair(const float*& p)
   return {{{x}, {y}}};
 }
 
-// For cores that reorder: a step loads its rows, then multiplies; the loads of the next step run ahead by themselves.
+// For cores that reorder: a row is loaded just ahead of its first use; the loads run ahead by themselves.
 struct OutOfOrder {
-  template <int kLane, int kRows>
-  static __attribute__((always_inline)) void lanes(Vec (&sums)[kRows][2], const Vec (&row)[kRows],
-                                                   const float*& panel) {
-    const WeightPair weights = load_next_pair(panel);
+  // The lanes of a step from kLane on; load_row(i) is called ahead of the first use of row[i], which it sets.
+  template <int kLane, int kRows, class LoadRow>
+  static __attribute__((always_inline)) void lanes(Vec (&sums)[kRows][2], const Vec (&row)[kRows], const float*& panel,
+                                                   const LoadRow& load_row) {
+    const VecPair weights = load_next_pair(panel);
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
+      if constexpr (kLane == 0) load_row(i);
       sums[i][0] = fmla_lane<kLane>(sums[i][0], weights.v[0], row[i]);
       sums[i][1] = fmla_lane<kLane>(sums[i][1], weights.v[1], row[i]);
     }
-    if constexpr (kLane < 3) lanes<kLane + 1>(sums, row, panel);
+    if constexpr (kLane < 3) lanes<kLane + 1>(sums, row, panel, load_row);
   }
 
   template <int kRows>
   static __attribute__((always_inline)) void step(Vec (&sums)[kRows][2], const float* (&rows)[kRows],
                                                   const float*& panel) {
     Vec row[kRows];
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) row[i] = load_next(rows[i]);
-    lanes<0>(sums, row, panel);
+    lanes<0>(sums, row, panel, [&](int i) __attribute__((always_inline)) { row[i] = load_next(rows[i]); });
+  }
+
+  // A load fetches both steps' values of a row, for as many rows as there are registers left to keep the second's in.
+  template <int kRows>
+  static __attribute__((always_inline)) void two_steps(Vec (&sums)[kRows][2], const float* (&rows)[kRows],
+                                                       const float*& panel) {
+    constexpr int kLeft = 32 - (2 * kRows + kRows + 2);  // registers beside sums, rows and weights
+    Vec row[kRows], next_row[kRows];
+    lanes<0>(sums, row, panel, [&](int i) __attribute__((always_inline)) {
+      if (i < kLeft) {
+        const VecPair both = load_next_pair(rows[i]);
+        row[i] = both.v[0];
+        next_row[i] = both.v[1];
+      } else {
+        row[i] = load_next(rows[i]);
+      }
+    });
+    lanes<0>(sums, next_row, panel, [&](int i) __attribute__((always_inline)) {
+      if (i >= kLeft) next_row[i] = load_next(rows[i]);
+    });
   }
 
   template <int kRows>
   static __attribute__((always_inline)) void run(Vec (&sums)[kRows][2], const float* (&rows)[kRows],
                                                  const float*& panel, int64_t steps, const char* ahead,
                                                  ptrdiff_t ahead_step) {
-    // Two steps a turn: all but loads and multiplications are then 4 instructions of 156.
-    for (int64_t turns = steps / 2; turns > 0; --turns) {
-      step(sums, rows, panel);
+    // Four steps a turn: all but loads and multiplications are then 5 instructions of 297.
+    for (int64_t turns = steps / 4; turns > 0; --turns) {
+      sums[0][0] = SQUEEZEBERT_HOT_LOOP("micro-kernel")(sums[0][0]);
+      two_steps(sums, rows, panel);
       __builtin_prefetch(ahead, 0, 3);
-      ahead += 2 * ahead_step;
-      step(sums, rows, panel);
+      __builtin_prefetch(ahead + 2 * ahead_step, 0, 3);
+      ahead += 4 * ahead_step;
+      two_steps(sums, rows, panel);
     }
-    if (steps % 2) step(sums, rows, panel);
+    for (int64_t left = steps % 4; left > 0; --left) step(sums, rows, panel);
   }
 };
 
@@ -108,8 +132,8 @@ struct InOrder {
   template <int kLane, int kNext, bool kLoad, int kRows>
   static __attribute__((always_inline)) void lane(Vec (&sums)[kRows][2], Vec (&row)[kRows],
                                                   const float* const (&rows)[kRows], ptrdiff_t k_bytes,
-                                                  WeightPair& weights, const float* panel) {
-    WeightPair next = weights;
+                                                  VecPair& weights, const float* panel) {
+    VecPair next = weights;
     uint64_t high[2] = {};
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) {
@@ -133,13 +157,13 @@ struct InOrder {
                                                  const float*& panel, int64_t steps, const char* ahead,
                                                  ptrdiff_t ahead_step) {
     if (steps == 0) return;
-    WeightPair weights = {
-        {join(load_low<0>(panel), load_high<0>(panel)), join(load_low<4>(panel), load_high<4>(panel))}};
+    VecPair weights = {{join(load_low<0>(panel), load_high<0>(panel)), join(load_low<4>(panel), load_high<4>(panel))}};
     Vec row[kRows];
 #pragma GCC unroll 8
     for (int i = 0; i < kRows; ++i) row[i] = load_row_pair(rows[i], 0);
     ptrdiff_t k_bytes = 8;  // of the row pair to load next
     for (; steps > 1; --steps) {
+      sums[0][0] = SQUEEZEBERT_HOT_LOOP("micro-kernel")(sums[0][0]);
       __builtin_prefetch(ahead, 0, 3);
       ahead += ahead_step;
       lane<0, 8, true>(sums, row, rows, k_bytes, weights, panel);

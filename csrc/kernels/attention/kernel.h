@@ -46,11 +46,11 @@ inline float softmax_row(float* scores, const float* mask, int64_t keys) {
       score = score + load_some(mask + j, n);
       store(scores + j, score);
     }
-    largest = max(score, largest);
+    largest = SQUEEZEBERT_HOT_LOOP("softmax, maximum")(max(score, largest));
   });
   const Vec limit = broadcast(reduce_max(largest));
   const int64_t padded = (keys + kLanes - 1) / kLanes * kLanes;
-  const float sum = sum_over(padded, [=](int64_t j, int, Vec partial) {
+  const float sum = sum_over(SQUEEZEBERT_HOT_LOOP("softmax, exp and sum"), padded, [=](int64_t j, int, Vec partial) {
     const Vec power = exp(load(scores + j) - limit);
     store(scores + j, power);
     return partial + power;

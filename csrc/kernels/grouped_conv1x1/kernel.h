@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "math/gelu.h"
+#include "simd/hot_loop.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
@@ -63,6 +64,7 @@ inline __attribute__((always_inline)) void gelu_in_memory(Vec (&sums)[kRows][Til
     for (int v = 0; v < kTogether; ++v) x[v] = load(p + v * Vec::kLanes);
 #pragma GCC unroll 4
     for (int v = 0; v < kTogether; ++v) x[v] = gelu(x[v]);
+    x[0] = SQUEEZEBERT_HOT_LOOP("GELU")(x[0]);
 #pragma GCC unroll 4
     for (int v = 0; v < kTogether; ++v) store(p + v * Vec::kLanes, x[v]);
   }
@@ -76,12 +78,12 @@ template <int kRows>
 void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ahead_step) {
   constexpr int kVectors = Tile::kVectors;
   const float* x = a.x + first_row * a.x_stride;
-  float* c = a.c + first_row * a.c_stride;
 
   // Every choice below is made once for the tile, none per element: at a depth of 192 a tile lasts some 2,500 cycles,
   // and 26 elements with three branches each would be 5 % of them.
   Vec sums[kRows][kVectors];
   if (a.accumulate) {
+    const float* c = a.c + first_row * a.c_stride;
     for_each_sum<kRows>([&](int i, int j) { sums[i][j] = load_columns(c + i * a.c_stride, a.columns, j); });
   } else if (a.bias) {
     Vec bias[kVectors];
@@ -146,10 +148,14 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
       for_each_sum<kRows>([&](int i, int j) { sums[i][j] = gelu(sums[i][j]); });
     }
   }
+  // Named here, not at the top, where it would take registers from the loop; and the stride is copied, because the
+  // compiler cannot know that storing to c leaves `a` alone.
+  float* c = a.c + first_row * a.c_stride;
+  const ptrdiff_t c_stride = a.c_stride;
   if (a.columns == Tile::kColumns) {
-    for_each_sum<kRows>([&](int i, int j) { store(c + i * a.c_stride + j * Vec::kLanes, sums[i][j]); });
+    for_each_sum<kRows>([&](int i, int j) { store(c + i * c_stride + j * Vec::kLanes, sums[i][j]); });
   } else {
-    for_each_sum<kRows>([&](int i, int j) { store_columns(c + i * a.c_stride, sums[i][j], a.columns, j); });
+    for_each_sum<kRows>([&](int i, int j) { store_columns(c + i * c_stride, sums[i][j], a.columns, j); });
   }
 }
 

@@ -7,6 +7,7 @@
 #include <math.h>
 
 #include "kernels/kernels.h"
+#include "simd/hot_loop.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
@@ -29,14 +30,15 @@ inline __attribute__((always_inline)) void for_each_vector(int64_t channels, con
 
 // Four partial sums hide the latency of the add (4 cycles at two a cycle on current x86). Position in the row alone
 // decides which lane and which partial sum takes an element, so the order of the sum is the same everywhere.
-template <class Term>
-inline __attribute__((always_inline)) float sum_over(int64_t channels, const Term& term) {
+template <class Name, class Term>
+inline __attribute__((always_inline)) float sum_over(const Name& name, int64_t channels, const Term& term) {
   constexpr int kLanes = Vec::kLanes;
   Vec sums[4] = {zero(), zero(), zero(), zero()};
   int64_t c = 0;
   for (; c + 4 * kLanes <= channels; c += 4 * kLanes) {
 #pragma GCC unroll 4
     for (int u = 0; u < 4; ++u) sums[u] = term(c + u * kLanes, kLanes, sums[u]);
+    sums[0] = name(sums[0]);
   }
   for (int u = 0; c < channels; c += kLanes, ++u) {
     const int64_t left = channels - c;
@@ -48,10 +50,10 @@ inline __attribute__((always_inline)) float sum_over(int64_t channels, const Ter
 inline void layer_norm_row(const float* x, const float* weight, const float* bias, float epsilon, int64_t channels,
                            float* y) {
   const float count = static_cast<float>(channels);
-  const float mean = sum_over(channels, [&](int64_t c, int n, Vec sum)
-                                            __attribute__((always_inline)) { return sum + load_some(x + c, n); }) /
-                     count;
-  const float squares = sum_over(channels, [&](int64_t c, int n, Vec sum) __attribute__((always_inline)) {
+  const auto add_value = [&](int64_t c, int n, Vec sum)
+                             __attribute__((always_inline)) { return sum + load_some(x + c, n); };
+  const float mean = sum_over(SQUEEZEBERT_HOT_LOOP("LayerNorm, mean"), channels, add_value) / count;
+  const auto squared_distance = [&](int64_t c, int n, Vec sum) __attribute__((always_inline)) {
     Vec distance = load_some(x + c, n) - broadcast(mean);
     if (n < Vec::kLanes) {  // the lanes past the end must add nothing
       float lanes[Vec::kLanes];
@@ -60,12 +62,15 @@ inline void layer_norm_row(const float* x, const float* weight, const float* bia
       distance = load(lanes);
     }
     return fma(distance, distance, sum);
-  });
+  };
+  const float squares = sum_over(SQUEEZEBERT_HOT_LOOP("LayerNorm, variance"), channels, squared_distance);
   const float scale = 1.0f / sqrtf(squares / count + epsilon);
-  for_each_vector(channels, [&](int64_t c, int n) __attribute__((always_inline)) {
-    const Vec normal = (load_some(x + c, n) - broadcast(mean)) * broadcast(scale);
+  const auto normalize = [&](int64_t c, int n) __attribute__((always_inline)) {
+    const Vec normal =
+        SQUEEZEBERT_HOT_LOOP("LayerNorm, normalize")(load_some(x + c, n) - broadcast(mean)) * broadcast(scale);
     store_some(y + c, fma(normal, load_some(weight + c, n), load_some(bias + c, n)), n);
-  });
+  };
+  for_each_vector(channels, normalize);
 }
 
 inline void layer_norm(const LayerNormArgs& a) {
