@@ -6,14 +6,17 @@ namespace {
 
 using namespace tests;
 
-constexpr int64_t kChannels = 24, kWide = 60, kHeads = 4;
+constexpr int64_t kChannels = 24, kWide = 60, kHeads = 4;  // of every encoder but that of test_odd_widths
 constexpr int64_t kGroups[][6] = {{4, 4, 4, 1, 4, 4}, {1, 1, 1, 1, 1, 1}, {2, 4, 3, 1, 6, 2}, {12, 1, 2, 4, 3, 12}};
 
 struct Encoder {
   std::vector<EncoderLayer> layers;
+  int64_t channels, heads;
 
-  Encoder(const int64_t (&groups)[6], int count) {
-    for (int l = 0; l < count; ++l) layers.emplace_back(kChannels, kWide, groups, 100u * static_cast<uint32_t>(l));
+  Encoder(const int64_t (&groups)[6], int count, int64_t channels = kChannels, int64_t wide = kWide,
+          int64_t heads = kHeads)
+      : channels(channels), heads(heads) {
+    for (int l = 0; l < count; ++l) layers.emplace_back(channels, wide, groups, 100u * static_cast<uint32_t>(l));
   }
   void pack() {
     for (EncoderLayer& layer : layers) layer.pack();
@@ -29,18 +32,16 @@ Floats run(squeezebert_context* context, const Encoder& encoder, const Offsets& 
            bool first_token_only = false, const squeezebert_mask* mask = nullptr) {
   const std::vector<squeezebert_layer> layers = encoder.get();
   const auto sequences = static_cast<int64_t>(offsets.size()) - 1;
-  const squeezebert_encoder_shape shape = {sequences, offsets.data(), kHeads, first_token_only};
-  const Matrix x(input, kChannels, 3);
-  Matrix y(first_token_only ? sequences : x.rows(), kChannels, 1);
+  const squeezebert_encoder_shape shape = {sequences, offsets.data(), encoder.heads, first_token_only};
+  const Matrix x(input, encoder.channels, 3);
+  Matrix y(first_token_only ? sequences : x.rows(), encoder.channels, 1);
   OK(squeezebert_encoder(context, &shape, layers.data(), static_cast<int64_t>(layers.size()), x.data(), x.stride(),
                          mask, y.data(), y.stride()));
   CHECK(y.edges_intact());
   return y.values();
 }
 
-Floats rows(const Floats& x, int64_t begin, int64_t end) {
-  return Floats(x.data() + begin * kChannels, x.data() + end * kChannels);
-}
+Floats rows(const Floats& x, int64_t begin, int64_t end) { return slice(x, begin * kChannels, end * kChannels); }
 
 void test_exact() {
   const Offsets offsets = {0, 17, 17, 18, 53};
@@ -62,6 +63,47 @@ void test_exact() {
       });
     }
   }
+}
+
+// Groups of 7 and 13 channels, heads of 7, and sequences of 0 to 33 tokens: no width, depth or number of rows fits a
+// tile. Right, and each sequence with the bits that it has alone.
+void test_odd_widths() {
+  constexpr int64_t kOdd = 35, kOddWide = 65, kOddHeads = 5, kOddGroups[6] = {5, 5, 5, 1, 5, 5};
+  const Offsets offsets = every_length(33);
+  const Floats input = random(offsets.back() * kOdd, 6);
+  Encoder encoder(kOddGroups, 2, kOdd, kOddWide, kOddHeads);
+  double magnifies = 0.0;
+  Doubles expected = widen(input);
+  for (const EncoderLayer& layer : encoder.layers) {
+    expected = exact_layer(layer, offsets, kOddHeads, expected, nullptr, &magnifies);
+  }
+  for_each_isa([&] {
+    encoder.pack();
+    const Floats batch = on_every_host([&](auto* context) { return run(context, encoder, offsets, input); });
+    check_close("encoder of odd widths", batch, expected, 2 * (5 * kOdd + kOddWide + 33), magnifies);
+    for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+      const int32_t begin = offsets[s], end = offsets[s + 1];
+      const Floats alone = run(Context(), encoder, {0, end - begin}, slice(input, begin * kOdd, end * kOdd));
+      CHECK(same_bits(alone, slice(batch, begin * kOdd, end * kOdd)));
+    }
+  });
+}
+
+// The two orders of the Arm micro-kernel do the same arithmetic.
+void test_orders_agree() {
+#if defined(__aarch64__)
+  const Offsets offsets = {0, 5, 40};
+  const Floats input = random(40 * kChannels, 7);
+  Encoder encoder(kGroups[0], 2);
+  Floats outputs[2];
+  for (const int which : {0, 1}) {
+    OK(squeezebert_force_isa(which ? "neon_a55" : "neon"));
+    encoder.pack();
+    outputs[which] = run(Context(), encoder, offsets, input);
+  }
+  OK(squeezebert_force_isa(nullptr));
+  CHECK(same_bits(outputs[0], outputs[1]));
+#endif
 }
 
 void test_same_bits() {
@@ -138,6 +180,8 @@ void test_not_finite() {
 
 int main() {
   test_exact();
+  test_odd_widths();
+  test_orders_agree();
   test_same_bits();
   test_nothing();
   test_not_finite();

@@ -1,5 +1,5 @@
 // grouped_conv1d against plain loops in float64: kernel sizes shorter and longer than the sequences, empty sequences,
-// and the same bits for a sequence alone as in a batch.
+// and the same bits for a sequence alone as in a batch; every length; denormals and NaN.
 #include "exact.h"
 
 namespace {
@@ -30,13 +30,47 @@ void test_kernel_sizes() {
         check_close("grouped_conv1d", batch, expected);
         for (size_t s = 0; s + 1 < offsets.size(); ++s) {
           const int32_t begin = offsets[s], end = offsets[s + 1];
-          const Floats alone =
-              run(Context(), conv, {0, end - begin}, Floats(&input[0] + begin * 20, &input[0] + end * 20));
-          CHECK(same_bits(alone, Floats(&batch[0] + begin * 28, &batch[0] + end * 28)));
+          const Floats alone = run(Context(), conv, {0, end - begin}, slice(input, begin * 20, end * 20));
+          CHECK(same_bits(alone, slice(batch, begin * 28, end * 28)));
         }
       });
     }
   }
+}
+
+// Sequences of 0 to 33 tokens: right, and each with the bits that it has alone.
+void test_lengths() {
+  constexpr int64_t kIn = 21, kOut = 33;
+  const Offsets offsets = every_length(33);
+  Conv conv(kOut, kIn, 3, 8, 5);
+  const Floats input = random(offsets.back() * kIn, 9);
+  const Exact expected = exact_conv(conv, offsets, widen(input));
+  for_each_isa([&] {
+    conv.pack();
+    const Floats batch = on_every_host([&](auto* context) { return run(context, conv, offsets, input); });
+    check_close("grouped_conv1d", batch, expected);
+    for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+      const int32_t begin = offsets[s], end = offsets[s + 1];
+      const Floats alone = run(Context(), conv, {0, end - begin}, slice(input, begin * kIn, end * kIn));
+      CHECK(same_bits(alone, slice(batch, begin * kOut, end * kOut)));
+    }
+  });
+}
+
+// No ISA flushes denormals to zero.
+void test_denormals() {
+  constexpr int64_t kChannels = 13;
+  Conv identity(kChannels, kChannels, 1, 10, 3);
+  identity.bias.clear();
+  for (int64_t i = 0; i < kChannels * kChannels * 3; ++i) {
+    const int64_t out = i / (kChannels * 3), in = i / 3 % kChannels;
+    identity.weight[static_cast<size_t>(i)] = out == in && i % 3 == 1 ? 1.0f : 0.0f;
+  }
+  const Floats input = denormals(20 * kChannels, 11);
+  for_each_isa([&] {
+    identity.pack();
+    CHECK(same_bits(run(Context(), identity, {0, 7, 20}, input), input));
+  });
 }
 
 // What is not finite reaches the rows within half a kernel of its own, in its sequence and group, and no other.
@@ -79,6 +113,8 @@ void test_edges() {
 
 int main() {
   test_kernel_sizes();
+  test_lengths();
+  test_denormals();
   test_not_finite();
   test_edges();
   return check_result();

@@ -1,5 +1,5 @@
 // grouped_ffn against plain loops in float64: blocks that line up (run fused) and blocks that do not, and every number
-// of tokens with the bits that its rows have among the most.
+// of tokens with the bits that its rows have among the most; denormals and NaN.
 #include "exact.h"
 
 namespace {
@@ -62,11 +62,51 @@ void test_tokens() {
       const Floats all = on_every_host([&](auto* context) { return run(context, ffn, input); });
       check(ffn, input, all);
       for (int64_t tokens = 0; tokens < kMost; tokens += tokens < 34 ? 1 : tokens < 120 ? 15 : 3) {
-        const Floats some(input.begin(), input.begin() + tokens * kChannels);
+        const Floats some = slice(input, 0, tokens * kChannels);
         for (const int32_t workers : {1, 3}) {
-          CHECK(same_bits(run(Context(workers), ffn, some), Floats(all.begin(), all.begin() + tokens * kChannels)));
+          CHECK(same_bits(run(Context(workers), ffn, some), slice(all, 0, tokens * kChannels)));
         }
       }
+    });
+  }
+}
+
+// A row that is not finite anywhere is NaN throughout, for LayerNorm takes all of it; all others keep their bits.
+void test_not_finite() {
+  constexpr int64_t kTokens = 31, kChannels = 20;
+  const Floats clean = random(kTokens * kChannels, 7);
+  for (const int64_t second_groups : {4, 2}) {
+    Ffn ffn(kChannels, 52, 4, second_groups);
+    for (const float bad : {NAN, INFINITY, -INFINITY}) {
+      Floats input = clean;
+      input[13 * kChannels + 6] = bad;
+      for_each_isa([&] {
+        ffn.pack();
+        const Floats expected = run(Context(), ffn, clean), got = run(Context(), ffn, input);
+        CHECK(same_bits(slice(got, 0, 13 * kChannels), slice(expected, 0, 13 * kChannels)));
+        for (const float value : slice(got, 13 * kChannels, 14 * kChannels)) CHECK(std::isnan(value));
+        CHECK(same_bits(slice(got, 14 * kChannels, kTokens * kChannels),
+                        slice(expected, 14 * kChannels, kTokens * kChannels)));
+      });
+    }
+  }
+}
+
+// No ISA flushes denormals to zero: epsilon's root, 1e-6, is all that the rows are divided by.
+void test_denormals() {
+  constexpr int64_t kTokens = 19, kChannels = 20;
+  const Floats input = denormals(kTokens * kChannels, 8);
+  for (const int64_t second_groups : {4, 2}) {
+    Ffn ffn(kChannels, 52, 4, second_groups);
+    ffn.intermediate.bias.clear();
+    ffn.output.bias.clear();
+    ffn.norm.bias.assign(kChannels, 0.0f);
+    double magnifies = 0.0;
+    const Doubles expected = exact_ffn(ffn.intermediate, ffn.output, ffn.norm, widen(input), &magnifies);
+    const Doubles bounds(expected.size(), 32 * 0x1p-149 * magnifies);  // roundings of denormals, and some
+    for_each_isa([&] {
+      ffn.pack();
+      check_close("grouped_ffn of denormals", run(Context(), ffn, input), expected, bounds);
     });
   }
 }
@@ -76,5 +116,7 @@ void test_tokens() {
 int main() {
   test_groups();
   test_tokens();
+  test_not_finite();
+  test_denormals();
   return check_result();
 }

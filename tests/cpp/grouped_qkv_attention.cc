@@ -1,5 +1,5 @@
 // grouped_qkv_attention against plain loops in float64: groups that line up with the heads and groups that do not,
-// other channels out than in, and the same bits in any batch.
+// other channels out than in, every length, NaN, and the same bits in any batch.
 #include "exact.h"
 
 namespace {
@@ -49,15 +49,65 @@ void test_groups() {
                       kIn + out / kHeads + 34);
           for (size_t s = 0; s + 1 < offsets.size(); ++s) {
             const int32_t begin = offsets[s], end = offsets[s + 1];
-            const Floats alone =
-                run(Context(), p, {0, end - begin}, Floats(&input[0] + begin * kIn, &input[0] + end * kIn), given);
-            CHECK(same_bits(alone, Floats(&batch[0] + begin * out, &batch[0] + end * out)));
+            const Floats alone = run(Context(), p, {0, end - begin}, slice(input, begin * kIn, end * kIn), given);
+            CHECK(same_bits(alone, slice(batch, begin * out, end * out)));
           }
         }
         CHECK(run(Context(3), p, {0}, {}).empty());
         CHECK(run(Context(3), p, {0, 0}, {}).empty());
       });
     }
+  }
+}
+
+// Sequences of 0 to 33 tokens and heads of 7 channels: right, and each with the bits that it has alone.
+void test_lengths() {
+  constexpr int64_t kOut = 21;
+  const Offsets offsets = every_length(33);
+  const Floats input = random(offsets.back() * kIn, 10);
+  const int64_t all_groups[][3] = {{3, 3, 3}, {1, 3, 3}};
+  for (const auto& groups : all_groups) {
+    Projections p(kOut, groups);
+    const squeezebert_attention_shape shape = {34, offsets.data(), offsets.data(), kHeads, kOut / kHeads, 0.4f};
+    const Doubles x = widen(input);
+    const Doubles expected = exact_attention(shape, exact_conv(p.query, x).values, exact_conv(p.key, x).values,
+                                             exact_conv(p.value, x).values, nullptr);
+    for_each_isa([&] {
+      for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
+      const Floats batch = on_every_host([&](auto* context) { return run(context, p, offsets, input); });
+      check_close("grouped_qkv_attention", batch, expected, kIn + kOut / kHeads + 33);
+      for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+        const int32_t begin = offsets[s], end = offsets[s + 1];
+        const Floats alone = run(Context(), p, {0, end - begin}, slice(input, begin * kIn, end * kIn));
+        CHECK(same_bits(alone, slice(batch, begin * kOut, end * kOut)));
+      }
+    });
+  }
+}
+
+// NaN reaches its own sequence, through the keys, and there the heads of its group.
+void test_not_finite() {
+  constexpr int64_t kOut = 21;
+  const Offsets offsets = {0, 9, 20, 31};
+  const Floats clean = random(31 * kIn, 11);
+  Floats input = clean;
+  input[12 * kIn + kIn / kHeads + 1] = NAN;  // of the second sequence and the second head
+  const int64_t all_groups[][3] = {{3, 3, 3}, {1, 1, 1}};
+  for (const auto& groups : all_groups) {
+    Projections p(kOut, groups);
+    for_each_isa([&] {
+      for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
+      const Floats expected = run(Context(), p, offsets, clean), got = run(Context(), p, offsets, input);
+      for (int64_t i = 0; i < 31 * kOut; ++i) {
+        const int64_t row = i / kOut, head = i % kOut / (kOut / kHeads);
+        const auto at = static_cast<size_t>(i);
+        if (row >= 9 && row < 20 && (groups[0] == 1 || head == 1)) {
+          CHECK(std::isnan(got[at]));
+        } else {
+          CHECK(memcmp(&got[at], &expected[at], sizeof(float)) == 0);
+        }
+      }
+    });
   }
 }
 
@@ -87,6 +137,8 @@ void check_steps(const Offsets& offsets) {
 
 int main() {
   test_groups();
+  test_lengths();
+  test_not_finite();
   for_each_isa([] { check_steps({0, 9, 9, 10, 44}); });
   check_steps({0, 4, 1034});  // longer than projections and attention run as one
   return check_result();

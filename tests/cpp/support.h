@@ -33,6 +33,15 @@ inline Floats random(int64_t count, uint32_t seed) {
   return values;
 }
 
+// The same, divided by 2^127: nearly all are denormal.
+inline Floats denormals(int64_t count, uint32_t seed) {
+  Floats values = random(count, seed);
+  for (float& value : values) value *= 0x1p-127f;
+  return values;
+}
+
+inline Floats slice(const Floats& x, int64_t begin, int64_t end) { return Floats(x.data() + begin, x.data() + end); }
+
 inline bool same_bits(const Floats& a, const Floats& b) {
   return a.size() == b.size() && (a.empty() || memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0);
 }
@@ -163,6 +172,13 @@ inline void forwards(void*, int32_t workers, void (*body)(void*, int32_t), void*
 }
 inline void backwards(void*, int32_t workers, void (*body)(void*, int32_t), void* argument) {
   for (int32_t worker = workers; worker-- > 0;) body(argument, worker);
+}
+
+// Sequences of 0, 1, 2, ... `longest` tokens, one after the other.
+inline Offsets every_length(int32_t longest) {
+  Offsets offsets = {0};
+  for (int32_t length = 0; length <= longest; ++length) offsets.push_back(offsets.back() + length);
+  return offsets;
 }
 
 // Runs `compute` with 1, 2, 3, 4 and 7 workers, on the library's threads and on hosts that run one part after the

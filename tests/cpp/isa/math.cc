@@ -105,6 +105,10 @@ void test_gelu(uint64_t stride) {
 
   CHECK(at<gelu>(0.0f) == 0.0f);
   CHECK(at<gelu>(-0.0f) == 0.0f);
+  const float denormals[] = {0x1p-149f, -0x1p-148f, 0x1.8p-140f, -0x1.23456p-127f, 0x1p-126f};
+  for (const float x : denormals) {  // none is flushed to zero: they give x / 2
+    CHECK_NEAR(at<gelu>(x), 0.5 * x, 0x1p-149 + 3e-7 * fabs(x));
+  }
   CHECK(at<gelu>(100.0f) == 100.0f);
   CHECK(at<gelu>(-100.0f) == 0.0f);
   CHECK(isnan(at<gelu>(INFINITY)));
