@@ -1,6 +1,6 @@
 #include "engine/context.h"
 
-#include <cstdlib>
+#include <stdlib.h>
 
 namespace squeezebert {
 
@@ -8,8 +8,8 @@ void* Buffer::reserve(size_t bytes) {
   if (bytes > bytes_ || !data_) {
     release();
     const size_t rounded = (bytes + 64) / 64 * 64;
-    data_ = std::aligned_alloc(64, rounded);
-    if (!data_) {
+    if (posix_memalign(&data_, 64, rounded) != 0) {  // not aligned_alloc: Android has it from API level 28 on
+      data_ = nullptr;
       fail(SQUEEZEBERT_OUT_OF_MEMORY, "context: could not get %zu bytes of working memory", rounded);
       return nullptr;
     }
@@ -19,7 +19,7 @@ void* Buffer::reserve(size_t bytes) {
 }
 
 void Buffer::release() {
-  std::free(data_);
+  free(data_);
   data_ = nullptr;
   bytes_ = 0;
 }

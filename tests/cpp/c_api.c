@@ -37,7 +37,8 @@ static void make_layer(Layer* layer, int64_t out, int64_t in, int64_t groups, ui
   fill(layer->bias, out, seed + 1);
   OK(squeezebert_packed_size(&layer->shape, &bytes));
   CHECK(bytes >= (size_t)count * sizeof(float));
-  void* packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
+  void* packed = NULL;
+  CHECK(posix_memalign(&packed, 64, bytes) == 0);
   OK(squeezebert_pack(&layer->shape, layer->weight, packed, bytes));
   layer->linear = (squeezebert_linear){packed, bytes, layer->bias};
 }

@@ -14,11 +14,12 @@ using namespace tests;
 constexpr int64_t kHidden = 768, kWide = 3072;
 constexpr int64_t kSqueezeBert[6] = {4, 4, 4, 1, 4, 4}, kBert[6] = {1, 1, 1, 1, 1, 1};
 
-std::atomic<int64_t> allocations{0};
-
 }  // namespace
 
-#ifndef SQUEEZEBERT_SANITIZED  // which bring an allocator of their own
+#if defined(__GLIBC__) && !defined(SQUEEZEBERT_SANITIZED)  // sanitizers bring an allocator of their own
+#define COUNTS_ALLOCATIONS
+
+static std::atomic<int64_t> allocations{0};
 
 // Every allocation of this program and of the library goes through here first.
 #pragma GCC visibility push(default)
@@ -148,7 +149,7 @@ void test_growth() {
 
 // Every function, a second time, with one worker and with the pool's.
 void test_steady_state() {
-#ifndef SQUEEZEBERT_SANITIZED
+#ifdef COUNTS_ALLOCATIONS
   constexpr int64_t kChannels = 128, kTokens = 70;
   Model model(kSqueezeBert, 2, kChannels, 256);
   EncoderLayer& layer = model.layers[0];
