@@ -1,11 +1,10 @@
 """`make arm-analysis`: the hot loops of the NEON kernels, as they were built, on paper.
 
-Reads the disassembly of the object files, finds the innermost loops, and gives each to llvm-mca for several cores.
-Prints instructions, floating-point vector operations, loads, cycles per pass, the bound that the floating-point pipes
-set, and cycles over that bound. Fails where a hot loop spills (touches the
-stack) and where the micro-kernel misses its limit.
+Takes the loops that the built library names and gives each to llvm-mca for several cores. Prints instructions,
+floating-point vector operations, loads, cycles per pass, the bound that the floating-point pipes set, and cycles over
+that bound. Fails where a hot loop spills (touches the stack) and where the micro-kernel misses its limit.
 
-llvm-mca knows no cache: every load hits L1. Its dispatch widths are set to the cores' own.
+llvm-mca knows no cache: every load hits L1.
 """
 
 from __future__ import annotations
@@ -14,140 +13,71 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from arm_code import Code, Loop
 
 
 @dataclass(frozen=True)
 class Core:
     """A core as llvm-mca knows it.
 
-    `pipes` is how many 128-bit floating-point operations it starts in a cycle, `width` the dispatch width (0: the
-    model's own), `limit` the most that the micro-kernel's cycles may be over the bound (0: none is set).
+    `model` is the core whose model it takes, `pipes` how many 128-bit floating-point operations it starts in a cycle,
+    `width` its dispatch width (0: the model's own), `limit` the most that the cycles of the micro-kernel's whole tile
+    may be over the bound (0: none is set).
     """
 
     name: str
+    model: str
     kernels: str
     pipes: int
     width: int
     limit: float
 
 
-# LLVM 19 has Cortex-A57's model for cortex-x1, and Neoverse N2's, with two pipes instead of four, for cortex-x2.
+# LLVM 19 has no model of cortex-x1 or x2 (it lends them Cortex-A57's and Neoverse N2's, both with two pipes of four);
+# Neoverse V1 is Cortex-X1 with SVE.
 # Its model of Cortex-A55 starts two 128-bit FMLAs a cycle; the core has two pipes of 64 bits, so it starts one.
 CORES = [
-    Core("cortex-a55", "neon_a55", 1, 0, 1.25),
-    Core("neoverse-n1", "neon", 2, 4, 1.10),
-    Core("cortex-x2", "neon", 2, 5, 0.0),
-    Core("neoverse-v1", "neon", 4, 8, 1.10),
-    Core("neoverse-v2", "neon", 4, 8, 1.10),
+    Core("cortex-a55", "cortex-a55", "neon_a55", 1, 0, 1.25),
+    Core("neoverse-n1", "neoverse-n1", "neon", 2, 4, 1.10),
+    Core("neoverse-n2", "neoverse-n2", "neon", 2, 5, 0.0),
+    Core("cortex-x1", "neoverse-v1", "neon", 4, 8, 1.10),
+    Core("neoverse-v1", "neoverse-v1", "neon", 4, 8, 1.10),
+    Core("neoverse-v2", "neoverse-v2", "neon", 4, 8, 1.10),
 ]
 
-ARITHMETIC = re.compile(r"f(mla|mls|mul|add|sub|abs|neg|min|max|rintn|cvtns|div|sqrt)$")
-LOAD = re.compile(r"ld(r|p|1|ur)$")
+
+def title(loop: Loop) -> str:
+    """The loop's name; with its tile's height where it has one."""
+    rows = re.search(r"::tile<(\d+)>\(", loop.function)
+    return f"{loop.name} {rows[1]} x 8" if rows else loop.name
 
 
-@dataclass(frozen=True)
-class Instruction:
-    """One line of the disassembly; `target` is where a branch goes, else None."""
+def hot_loops(code: Code, kernels: str) -> list[tuple[str, Loop]]:
+    """(title, loop): the micro-kernel at each height of the tile, and one of each other loop, its longest copy.
 
-    address: int
-    text: str
-    target: int | None
-
-    @property
-    def name(self) -> str:
-        return self.text.split()[0]
-
-    @property
-    def is_vector_arithmetic(self) -> bool:
-        return bool(ARITHMETIC.match(self.name)) and ".4s" in self.text
-
-    @property
-    def is_spill(self) -> bool:
-        return bool(re.search(r"\[(sp|x29)\b", self.text))
-
-
-@dataclass(frozen=True)
-class Loop:
-    """A hot loop: what it computes, and its instructions without the branch back."""
-
-    name: str
-    body: list[Instruction]
-
-    def count(self, predicate) -> int:
-        return sum(1 for instruction in self.body if predicate(instruction))
-
-
-def functions(object_file: Path, objdump: str) -> Iterator[tuple[str, list[Instruction]]]:
-    """(name, instructions) of every function in the object file."""
-    command = [objdump, "--disassemble", "--no-show-raw-insn", "--demangle", str(object_file)]
-    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    for part in re.split(r"\n(?=[0-9a-f]+ <.*>:\n)", listing):
-        head = re.match(r"[0-9a-f]+ <(.*)>:\n", part)
-        if not head:
+    Raises RuntimeError where a name is left of which no loop is straight code.
+    """
+    namespace = f"squeezebert::{kernels}::"
+    longest: dict[str, Loop] = {}
+    for loop in code.loops:
+        if namespace not in loop.function:
             continue
-        code = []
-        for line in re.finditer(r"^ *([0-9a-f]+):\t([^\n]*)", part, re.MULTILINE):
-            text = re.sub(r"\s*//.*", "", line[2]).replace("\t", " ")
-            branch = re.match(r"(?:b|b\.\w+|cbn?z|tbn?z) (?:.*, )?([0-9a-f]+) <", text)
-            code.append(Instruction(int(line[1], 16), text, int(branch[1], 16) if branch else None))
-        yield head[1], code
-
-
-def innermost_loops(code: list[Instruction]) -> list[list[Instruction]]:
-    """Bodies of the loops that hold no other loop: straight code up to a branch back to its start."""
-    index = {instruction.address: i for i, instruction in enumerate(code)}
-    spans = [(index[c.target], i) for i, c in enumerate(code) if c.target in index and index[c.target] <= i]
-    inner = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
-    return [code[first:last] for first, last in inner]
-
-
-def straight_runs(code: list[Instruction]) -> list[list[Instruction]]:
-    """The code between branches and branch targets."""
-    targets = {c.target for c in code}
-    runs: list[list[Instruction]] = [[]]
-    for instruction in code:
-        if instruction.address in targets:
-            runs.append([])
-        if instruction.target is None:
-            runs[-1].append(instruction)
-        else:
-            runs.append([])
-    return runs
-
-
-def hot_loops(object_file: Path, objdump: str) -> list[Loop]:
-    """The micro-kernel at each height of the tile, GELU, and the loops of exp (softmax) and LayerNorm."""
-    loops = []
-    for name, code in functions(object_file, objdump):
-        tile = re.search(r"::tile<(\d+)>\(", name)
-        simple = [b for b in innermost_loops(code) if all(i.target is None for i in b)]
-        if tile:
-            body = max(simple, key=lambda b: sum(".s[" in i.text for i in b))
-            loops.append(Loop(f"micro-kernel {tile[1]} x 8", body))
-            if tile[1] == "8":  # GELU is one run of code for the whole tile; the heights differ in its length only
-                runs = [r for r in straight_runs(code) if not any(".s[" in i.text for i in r)]
-                loops.append(Loop("GELU of an 8 x 8 tile", max(runs, key=lambda r: sum("fml" in i.text for i in r))))
-        else:
-            found = re.search(r"::(attention|layer_norm_row|softmax_row)\(", name)
-            for body in simple if found else []:
-                if sum(i.is_vector_arithmetic for i in body) < 3:
-                    continue
-                if any(i.name == "frintn" for i in body):
-                    loops.append(Loop("exp and sum of softmax", body))
-                elif found and found[1] == "layer_norm_row":
-                    squares = any(re.search(r"fmla (v\d+)\.4s, (v\d+)\.4s, \2\.4s", i.text) for i in body)
-                    kind = "variance" if squares else "normalize" if any("fml" in i.text for i in body) else "mean"
-                    loops.append(Loop(f"LayerNorm, {kind}", body))
-    return sorted(loops, key=lambda loop: loop.name, reverse=True)
+        name = title(loop) if loop.name == "micro-kernel" else loop.name
+        if name not in longest or len(loop.body) > len(longest[name].body):
+            longest[name] = loop
+    lost = {name for function, name in code.names if namespace in function} - {loop.name for loop in longest.values()}
+    if lost:
+        raise RuntimeError(f"{kernels}: expected a loop of straight code for {', '.join(sorted(lost))}; none was built")
+    return sorted(longest.items(), reverse=True)
 
 
 def cycles(loop: Loop, core: Core, mca: str, passes: int = 100) -> float:
     """Cycles per pass of the loop, of many passes."""
-    code = "\n".join(["again:", *(re.sub(r" <.*", "", i.text) for i in loop.body), "b.ne again", ""])
-    command = [mca, "-mtriple=aarch64", f"-mcpu={core.name}", f"-iterations={passes}"]
+    code = "\n".join(["again:", *(re.sub(r"[0-9a-f]+ <.*", "0", i.text) for i in loop.body[:-1]), "b.ne again", ""])
+    command = [mca, "-mtriple=aarch64", f"-mcpu={core.model}", f"-iterations={passes}"]
     if core.width:
         command.append(f"-dispatch={core.width}")
     report = subprocess.run(command, input=code, check=True, capture_output=True, text=True).stdout
@@ -160,41 +90,28 @@ def cycles(loop: Loop, core: Core, mca: str, passes: int = 100) -> float:
 def main() -> int:
     """Prints the table; returns 1 if a hot loop spills or the micro-kernel is above its limit."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("build", type=Path, help="CMake's build folder for aarch64")
+    parser.add_argument("library", type=Path, help="libsqueezebert.so for aarch64, not stripped")
     parser.add_argument("--mca", default="llvm-mca")
     parser.add_argument("--objdump", default="aarch64-linux-gnu-objdump")
     arguments = parser.parse_args()
     version = subprocess.run([arguments.mca, "--version"], check=True, capture_output=True, text=True).stdout
     print("llvm-mca of LLVM", re.findall(r"version (\S+)", version)[0], end="\n\n")
-    row = "| {:12} | {:9} | {:22} | {:>5} | {:>5} | {:>5} | {:>7} | {:>6} | {:>5} |"
+    row = "| {:12} | {:9} | {:20} | {:>5} | {:>5} | {:>5} | {:>7} | {:>6} | {:>5} |"
     print(row.format("core", "kernels", "loop", "insns", "float", "loads", "cycles", "bound", "ratio"))
     print(row.format(*(["---"] * 9)))
+    code = Code(arguments.library, arguments.objdump)
     failures = []
     for core in CORES:
-        for loop in hot_loops(
-            arguments.build / f"CMakeFiles/squeezebert_{core.kernels}.dir/csrc/isa/{core.kernels}.cc.o",
-            arguments.objdump,
-        ):
-            floats = loop.count(lambda i: i.is_vector_arithmetic)
-            loads = loop.count(lambda i: bool(LOAD.match(i.name)))
+        for name, loop in hot_loops(code, core.kernels):
+            floats = sum(i.is_vector_arithmetic for i in loop.body)
+            loads = sum(i.is_load for i in loop.body)
             took, bound = cycles(loop, core, arguments.mca), floats / core.pipes
-            print(
-                row.format(
-                    core.name,
-                    core.kernels,
-                    loop.name,
-                    len(loop.body) + 1,
-                    floats,
-                    loads,
-                    f"{took:.2f}",
-                    f"{bound:.2f}",
-                    f"{took / bound:.2f}",
-                )
-            )
-            if loop.count(lambda i: i.is_spill):
-                failures.append(f"{core.kernels}, {loop.name}: a hot loop spills")
-            if core.limit and loop.name == "micro-kernel 8 x 8" and took > core.limit * bound:
-                failures.append(f"{core.name}, {loop.name}: {took / bound:.3f} of its bound, expected {core.limit}")
+            figures = f"{took:.2f}", f"{bound:.2f}", f"{took / bound:.2f}"
+            print(row.format(core.name, core.kernels, name, len(loop.body), floats, loads, *figures))
+            if any(i.is_spill for i in loop.body):
+                failures.append(f"{core.kernels}, {name}: a hot loop spills")
+            if core.limit and name == "micro-kernel 8 x 8" and took > core.limit * bound:
+                failures.append(f"{core.name}, {name}: {took / bound:.3f} of its bound, expected {core.limit}")
     for failure in failures:
         print(failure, file=sys.stderr)
     return 1 if failures else 0

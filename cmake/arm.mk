@@ -34,7 +34,7 @@ arm-test: arm-build  ## cross-compile for 64-bit Arm, then run the C++ tests und
 
 arm-analysis: arm-build  ## put the hot loops of the Arm kernels through llvm-mca (LLVM 16 or later)
 	@command -v $(LLVM_MCA) > /dev/null || { echo "arm-analysis needs llvm-mca. On Debian: apt install llvm-19"; exit 1; }
-	$(PYTHON) bench/arm_analysis.py $(ARM_BUILD) --mca $(LLVM_MCA)
+	$(PYTHON) bench/arm_analysis.py $(ARM_BUILD)/lib/libsqueezebert.so --mca $(LLVM_MCA)
 
 # Debian's arm64 Python with what it links, and aarch64 wheels: unpacked below build/, installed nowhere.
 $(ARM_ROOT)/.unpacked: cmake/arm_root.sh

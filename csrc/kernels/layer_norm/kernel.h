@@ -38,7 +38,7 @@ inline __attribute__((always_inline)) float sum_over(const Name& name, int64_t c
   for (; c + 4 * kLanes <= channels; c += 4 * kLanes) {
 #pragma GCC unroll 4
     for (int u = 0; u < 4; ++u) sums[u] = term(c + u * kLanes, kLanes, sums[u]);
-    sums[0] = name(sums[0]);
+    sums[3] = name(sums[3]);
   }
   for (int u = 0; c < channels; c += kLanes, ++u) {
     const int64_t left = channels - c;
