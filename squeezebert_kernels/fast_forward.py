@@ -161,6 +161,7 @@ class BaseForward(_Forward):
             with self._lock:
                 binding = self._binding
                 if binding is None or not binding.holds():
+                    self._check_rebinding(binding)
                     self.restore_weights()
                     self._binding = None
                     self._binding = binding = self._bind_anew()
@@ -168,6 +169,9 @@ class BaseForward(_Forward):
         if self._release_weights and not binding.packed.released:
             self._release(binding)
         return binding
+
+    def _check_rebinding(self, binding: Binding | None) -> None:
+        """Raises Declined where this is no time to let go of `binding` and make another."""
 
     def _bind_anew(self) -> Binding:
         return Binding(self.module, self.family)

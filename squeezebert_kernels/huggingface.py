@@ -25,8 +25,11 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     those that rewrite a whole weight are noticed; after one to single elements, call optimize again.)
 
     A model on CUDA runs in `dtype` as one CUDA graph for each bucket of shapes, at most 32 of them; outputs keep the
-    model's own dtype. An id outside its table gives NaN there, and changed weights are noticed where PyTorch counts the
-    write. While another graph is captured, the kernels are launched one by one, padding included, for that graph.
+    model's own dtype, and changed weights are noticed where PyTorch counts the write. Calls may come from any thread
+    and stream; they follow each other. An id outside its table is seen by the GPU after the call has returned: its
+    sequence comes out as NaN, and one of the next calls raises IndexError, or, under CUDA_LAUNCH_BLOCKING=1, the call
+    itself. While another graph is captured, the kernels are launched one by one, padding included, for that graph, in
+    whose replays such an id gives NaN alone; an attention_mask on the host is a ValueError there.
 
     The kernels serve inference, on the CPU in float32: eval mode, and gradients off (`torch.no_grad()`) or no parameter
     that requires them. Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from . import tiles
 from .arguments import DTYPES, Arguments, Norm, describe
+from .bad_ids import ID_NAMES
 from .launch import launch, power_of_two
 from .tuning import Tile
 
@@ -17,12 +18,20 @@ _TILE = Tile(4, 0, 0, 4, 1, False, "4 x 1024 float32 are 32 registers a thread, 
 
 
 @triton.jit
-def add_embedding(sum, ids, table, ROWS, bad, which: tl.constexpr, channel, real, CHANNELS: tl.constexpr):
-    """sum + table[ids]; an id outside the table counts as row 0 and is remembered in `bad`, as 1 << which."""
-    fits = (ids >= 0) & (ids < ROWS)
+def add_embedding(
+    sum, good, ids, table, rows, problems, which: tl.constexpr, inside, channel, real, CHANNELS: tl.constexpr
+):
+    """sum + table[ids], and whether the ids so far were `good`; one outside the table counts as row 0 here.
+
+    Such an id is written to problems[which], by whichever thread is last, so that it is not 0: plus 1, unless negative.
+    """
+    fits = (ids >= 0) & (ids < rows)
     at = table + tl.where(fits, ids, 0).to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     sum += tl.load(at, mask=real[None, :], other=0.0).to(tl.float32)
-    return sum, bad | tl.where(fits, 0, 1 << which)
+    if problems is not None:
+        wide = ids.to(tl.int64)
+        tl.store(problems + which + tl.zeros_like(wide), tl.where(wide < 0, wide, wide + 1), mask=inside & (fits == 0))
+    return sum, good & fits
 
 
 @triton.jit
@@ -51,23 +60,22 @@ def embedding_layer_norm_kernel(
     channel = tl.arange(0, WIDTH)
     real = channel < CHANNELS
     inside = row < rows
-    bad = tl.zeros((BLOCK_ROWS,), tl.int32)
+    good = tl.full((BLOCK_ROWS,), True, tl.int1)
     x = tl.zeros((BLOCK_ROWS, WIDTH), tl.float32)
     ids = tl.load(input_ids + row, mask=inside, other=0)
-    x, bad = add_embedding(x, ids, words, word_rows, bad, 0, channel, real, CHANNELS)
+    x, good = add_embedding(x, good, ids, words, word_rows, problems, 0, inside, channel, real, CHANNELS)
     ids = row % tokens if position_ids is None else tl.load(position_ids + row, mask=inside, other=0)
-    x, bad = add_embedding(x, ids, positions, position_rows, bad, 1, channel, real, CHANNELS)
+    x, good = add_embedding(x, good, ids, positions, position_rows, problems, 1, inside, channel, real, CHANNELS)
     if token_type_ids is None:
         ids = tl.zeros((BLOCK_ROWS,), tl.int64)
     else:
         ids = tl.load(token_type_ids + row, mask=inside, other=0)
-    x, bad = add_embedding(x, ids, types, type_rows, bad, 2, channel, real, CHANNELS)
+    x, good = add_embedding(x, good, ids, types, type_rows, problems, 2, inside, channel, real, CHANNELS)
 
     y = tiles.layer_norm(x, real, ln_weight, ln_bias, channel, eps, CHANNELS)
-    y = tl.where((bad != 0)[:, None], float("nan"), y)
+    y = tl.where(good[:, None], y, float("nan"))
     at = output + row[:, None] * CHANNELS + channel[None, :]
     tl.store(at, y.to(output.dtype.element_ty), mask=inside[:, None] & real[None, :])
-    tl.atomic_or(problems + tl.zeros((BLOCK_ROWS,), tl.int32), bad, mask=inside & (bad != 0))
 
 
 def run(
@@ -76,13 +84,13 @@ def run(
     norm: Norm,
     tokens: int,
     output: Tensor,
-    problems: Tensor,
+    problems: Tensor | None,
 ) -> None:
     """Launches the kernel. ids: input_ids, token_type_ids, position_ids, contiguous, one for each row of output.
 
-    tokens: of each sequence, from which positions are counted when there are no position_ids. problems: int32 [1], 0:
-    bit 0, 1 or 2 is set when an id of input_ids, position_ids or token_type_ids is outside its table. Rows with such
-    an id come out as NaN.
+    tokens: of each sequence, from which positions are counted when there are no position_ids. problems: int64 zeros
+    [3], on the device or in pinned memory, or None. An id of input_ids, position_ids or token_type_ids outside its
+    table gives a row of NaN, and is written to its place in problems, as `bad_ids.decoded` reads it.
     """
     channels = tables[0].shape[1]
     launch(
@@ -134,7 +142,7 @@ def embedding_layer_norm(
     ln_bias: Tensor,
     eps: float,
 ) -> Tensor:
-    """While a CUDA graph is captured, nothing can be raised for an id outside its table: its row comes out as NaN."""
+    """Waits for the ids to be seen, but while a CUDA graph is captured: one outside its table then gives NaN alone."""
     arguments = Arguments("embedding_layer_norm", "input_ids", input_ids, (torch.int64, torch.int32))
     if input_ids.dim() == 0:
         arguments.fail("input_ids", "at least one dimension, the last one tokens", "a scalar")
@@ -158,19 +166,23 @@ def embedding_layer_norm(
     given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids}
     ids = tuple(None if value is None else _as_ids(arguments, name, value, input_ids) for name, value in given.items())
     output = torch.empty((*input_ids.shape, words.shape[1]), dtype=words.dtype, device=words.device)
-    problems = torch.zeros(1, dtype=torch.int32, device=words.device)
+    problems = None if _is_capturing(words.device) else torch.zeros(3, dtype=torch.int64, device=words.device)
     run(ids, (words, positions, types), norm, tokens, output, problems)  # type: ignore[arg-type]
-    if not (problems.is_cuda and torch.cuda.is_current_stream_capturing()):
-        _raise_for(int(problems), ids, (words, positions, types))
+    if problems is not None:
+        _raise_for(problems.tolist(), ids, (words, positions, types))
     return output
 
 
-def _raise_for(problems: int, ids: tuple[Tensor | None, ...], tables: tuple[Tensor, ...]) -> None:
+def _is_capturing(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def _raise_for(problems: list[int], ids: tuple[Tensor | None, ...], tables: tuple[Tensor, ...]) -> None:
     input_ids, token_type_ids, position_ids = ids
-    named = {"input_ids": input_ids, "position_ids": position_ids, "token_type_ids": token_type_ids}
-    for bit, ((name, values), table) in enumerate(zip(named.items(), tables, strict=True)):
-        if problems >> bit & 1:
-            low, high = (0, 0) if values is None else (int(values.min()), int(values.max()))
+    values = (input_ids, position_ids, token_type_ids)
+    for name, values_of_name, table, problem in zip(ID_NAMES, values, tables, problems, strict=True):
+        if problem:
+            low, high = (0, 0) if values_of_name is None else (int(values_of_name.min()), int(values_of_name.max()))
             raise IndexError(
                 f"squeezebert::embedding_layer_norm: {name}: expected ids from 0 to {table.shape[0] - 1}, got ids from "
                 f"{low} to {high}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..packed import Linear
 from ..padding import Declined, RealTokens, real_tokens
 from .arguments import DTYPES
 from .graph import Graphs, Model, Request, launch_model
+from .turns import Turns
 
 
 class CountedWrites:
@@ -34,13 +36,13 @@ class Weights:
     """The parameters of a model in the dtype that the kernels compute in, kept up to date.
 
     `of(parameter)` is the parameter itself where it has that dtype, else a copy. A write that PyTorch counts is copied
-    again; another storage makes them `stale`. (Writes through `.data` are not counted, and not noticed.)
+    again, in its turn; another storage makes them `stale`. (Writes through `.data` are not counted, and not noticed.)
     """
 
     released = False
 
-    def __init__(self, parameters: list[Tensor], dtype: torch.dtype) -> None:
-        self._parameters = parameters
+    def __init__(self, parameters: list[Tensor], dtype: torch.dtype, turns: Turns) -> None:
+        self._parameters, self._turns = parameters, turns
         with torch.inference_mode(False):  # or they could not be written again outside of it
             self._copies = {id(p): p.detach().to(dtype).contiguous() for p in parameters}
         self._seen = self._versions()
@@ -54,19 +56,19 @@ class Weights:
         return self._addresses != [p.data_ptr() for p in self._parameters]
 
     def refresh(self) -> None:
-        seen = self._versions()
-        if seen == self._seen:
+        if self._versions() == self._seen:
             return
         if _is_capturing(self._parameters[0].device):
             raise Declined(
                 "weights that changed before a capture"
             )  # copied now, they would be new in its replays alone
-        for parameter, before, now in zip(self._parameters, self._seen, seen, strict=True):
-            copy = self._copies[id(parameter)]
-            if before != now and copy.data_ptr() != parameter.data_ptr():
-                with torch.no_grad():
+        with self._turns.next(), torch.no_grad():
+            seen = self._versions()
+            for parameter, before, now in zip(self._parameters, self._seen, seen, strict=True):
+                copy = self._copies[id(parameter)]
+                if before != now and copy.data_ptr() != parameter.data_ptr():
                     copy.copy_(parameter)
-        self._seen = seen
+            self._seen = seen
 
     def reclaim(self) -> None:
         """Nothing was released."""
@@ -82,7 +84,9 @@ class CudaBinding(Binding):
         self.device = next(base.parameters()).device
         self.device_type = self.device.type
         self.dtype = dtype
-        super().__init__(base, family)
+        self._turns = Turns(self.device)
+        with self._turns.next():
+            super().__init__(base, family)
         self.output_dtype = self.embedding[0].dtype
         self.model = Model(
             embedding=self._converted(self.embedding),
@@ -92,7 +96,8 @@ class CudaBinding(Binding):
             groups=self.groups,
             eps=self.eps or 0.0,
         )
-        self.graphs = Graphs(self.model)
+        self.graphs = Graphs(self.model, self._turns)
+        weakref.finalize(self, self._turns.wait)  # before its memory goes back to the allocator
 
     def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         return tuple(self.packed.of(value) if isinstance(value, Tensor) else value for value in values)
@@ -105,7 +110,7 @@ class CudaBinding(Binding):
         return plain and value.device == self.device and value.dtype in DTYPES
 
     def _pack(self, linears: list[Linear]) -> Any:
-        return Weights(self.parameters, self.dtype)
+        return Weights(self.parameters, self.dtype, self._turns)
 
     def _packed_weights(self) -> list[Tensor]:
         return [linear.weight for linear in self._linears]
@@ -127,9 +132,11 @@ class CudaForward(BaseForward):
         device = next(self.module.parameters()).device
         if device.type != self.device_type:
             raise Declined(f"a model on {device}")
-        if _is_capturing(device):
-            raise Declined("a model that changed before a capture")
         return CudaBinding(self.module, self.family, self._dtype)
+
+    def _check_rebinding(self, binding: Any) -> None:
+        if _is_capturing(binding.device if binding is not None else next(self.module.parameters()).device):
+            raise Declined("a model that changed before a capture")
 
     def _trace(self, *args: Any, **kwargs: Any) -> Any:
         return self.original(*args, **kwargs)
@@ -165,11 +172,15 @@ class CudaForward(BaseForward):
 
     def _padded(self, binding: Any, request: dict[str, Any], ids: Tensor, first_token: bool) -> tuple[Tensor, Any]:
         """All positions, padded ones too, launched one kernel after the other, with nothing read from the device."""
-        mask = request.get("attention_mask")
+        mask, capturing = request.get("attention_mask"), _is_capturing(binding.device)
         if mask is not None and mask.shape != ids.shape:
             raise Declined(f"attention_mask: shape {tuple(mask.shape)}, not {tuple(ids.shape)}")
-        rows, pooled = launch_model(
-            binding.model,
+        if capturing and mask is not None and mask.device != binding.device:
+            raise ValueError(
+                f"attention_mask: expected a tensor on {binding.device} while a CUDA graph is captured, since one of "
+                f"another device would be read now and not in the replays, got one on {mask.device}"
+            )
+        request_of_kernels = (
             ids.reshape(-1),
             _packed_rows(_like_ids(request, "token_type_ids", ids), None),
             _packed_rows(_like_ids(request, "position_ids", ids), None),
@@ -177,6 +188,10 @@ class CudaForward(BaseForward):
             None if mask is None else mask.to(binding.device).bool()[:, None, None, :],
             first_token,
         )
+        if capturing:  # the kernels become part of that graph, whose replays nobody tells us of
+            rows, pooled = launch_model(binding.model, None, *request_of_kernels)
+        else:
+            rows, pooled = binding.graphs.launch(*request_of_kernels)
         return _finish(rows, pooled, first_token, tuple(ids.shape), None, binding.output_dtype)
 
 

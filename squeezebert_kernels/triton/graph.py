@@ -7,9 +7,9 @@ next replay.
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,9 @@ from torch import Tensor
 
 from . import embedding_layer_norm, encoder, grouped_conv1x1, tuning
 from .arguments import Arguments, Layer, Linear, Mask, Rows, Sequences
+from .bad_ids import BadIds, launches_block
 from .encoder_layer import check_layers
+from .turns import Turns
 
 MAX_GRAPHS = 32
 # Lengths are rounded up to this many tokens: the queries of a program.
@@ -97,17 +99,17 @@ def _round_up(count: int) -> int:
 
 
 class Graphs:
-    """The graphs of one model. Safe to use from several threads and streams: requests then follow each other."""
+    """The graphs of one model, whose memory `turns` orders. Safe to use from several threads and streams."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self, model: Model, turns: Turns) -> None:
+        self._model, self._turns = model, turns
+        self._device = model.embedding[0].device
+        self._bad_ids = BadIds(self._device, [table.shape[0] for table in model.embedding[:3]])
         # By bucket and arithmetic: tf32 may be allowed for one request and not for the next.
         self._graphs: OrderedDict[tuple[Bucket, str], _Graph] = OrderedDict()
-        self._lock = threading.Lock()
         # Graphs follow each other, so they share memory: of one pool, which keeps the memory of each stream apart.
         self._pool: Any = None
         self._stream: Any = None
-        self._read: Any = None  # the event after which the last outputs have been read
 
     def __len__(self) -> int:
         return len(self._graphs)
@@ -115,33 +117,44 @@ class Graphs:
     def run(self, request: Request, read: Read) -> Outputs:
         """What `read` makes of the rows [T, C] (or [N, C], where first_token) and the pooled output [N, C].
 
-        `read` has to copy what it returns: the next request computes on the same memory.
+        `read` has to copy what it returns: the next request computes on the same memory. Raises IndexError for an id
+        outside its table, of an earlier request (see `BadIds`).
         """
-        device = request.ids.device
-        if device.type != "cuda":  # Triton's interpreter, in tests
-            return read(*_Graph(self._model, bucket_of(request), device).run(request))
-        with self._lock, torch.cuda.device(device):
-            stream = torch.cuda.current_stream(device)
-            if self._read is not None:
-                stream.wait_event(self._read)
-            graph = self._find(bucket_of(request), device)
-            try:
-                return read(*graph.run(request))
-            finally:
-                self._read = stream.record_event()
+        with self._turn():
+            return read(*self._find(bucket_of(request)).run(request))
 
-    def _find(self, bucket: Bucket, device: torch.device) -> _Graph:
+    def launch(self, *request: Any) -> Outputs:
+        """`launch_model` of this request, without a graph, in its turn, and with the errors of `run`."""
+        with self._turn():
+            return launch_model(self._model, self._bad_ids.found, *request)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._turns.next():
+            self._raise_for_bad_ids("an earlier call, whose output is NaN there (CUDA_LAUNCH_BLOCKING=1 tells at once)")
+            yield
+            if launches_block():
+                self._bad_ids.wait()
+                self._raise_for_bad_ids("this call")
+
+    def _raise_for_bad_ids(self, call: str) -> None:
+        if self._bad_ids.any():
+            for graph in self._graphs.values():
+                graph.forget()
+            self._bad_ids.fail(call)
+
+    def _find(self, bucket: Bucket) -> _Graph:
         key = (bucket, tuning.arithmetic(self._model.embedding[0].dtype))
         graph = self._graphs.get(key)
         if graph is None:
             if len(self._graphs) >= MAX_GRAPHS:
-                if self._read is not None:
-                    self._read.synchronize()  # its buffers go back to the stream that made them, maybe not this one
+                self._turns.wait()  # its buffers go back to the stream that made them, maybe not this one
                 self._graphs.popitem(last=False)
-            if self._pool is None:
-                self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
-            graph = _Graph(self._model, bucket, device)
-            graph.capture(self._pool, self._stream)
+            graph = _Graph(self._model, bucket, self._bad_ids.found)
+            if self._device.type == "cuda":  # and not Triton's interpreter, in tests
+                if self._pool is None:
+                    self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(self._device)
+                graph.capture(self._pool, self._stream)
             self._graphs[key] = graph
         self._graphs.move_to_end(key)
         return graph
@@ -150,8 +163,9 @@ class Graphs:
 class _Graph:
     """The buffers of one bucket, and the graph that computes on them."""
 
-    def __init__(self, model: Model, bucket: Bucket, device: torch.device) -> None:
-        self._model, self._bucket = model, bucket
+    def __init__(self, model: Model, bucket: Bucket, problems: Tensor) -> None:
+        self._model, self._bucket, self._problems = model, bucket, problems
+        device = model.embedding[0].device
         # ids, types and positions of each token: what was never written is row 0 of each table.
         self._tokens = torch.zeros(3, bucket.tokens, dtype=torch.int64, device=device)
         self._offsets = torch.zeros(bucket.sequences + 1, dtype=torch.int32, device=device)
@@ -183,10 +197,16 @@ class _Graph:
         count = request.sequences if request.first_token else request.ids.numel()
         return rows[:count], None if pooled is None else pooled[: request.sequences]
 
+    def forget(self) -> None:
+        """Clears the ids of earlier requests, of which some may lie beyond the next request's own."""
+        self._tokens.zero_()
+        self._layout = None
+
     def _launch(self) -> Outputs:
         ids, types, positions = self._tokens
         lengths = Sequences(self._bucket.sequences, self._bucket.longest, self._offsets)
-        return launch_model(self._model, ids, types, positions, lengths, None, self._bucket.first_token)
+        first_token = self._bucket.first_token
+        return launch_model(self._model, self._problems, ids, types, positions, lengths, None, first_token)
 
     def _fill(self, request: Request) -> None:
         count = request.ids.numel()
@@ -217,6 +237,7 @@ class _Graph:
 
 def launch_model(
     model: Model,
+    problems: Tensor | None,
     ids: Any,
     types: Tensor | None,
     positions: Tensor | None,
@@ -227,7 +248,8 @@ def launch_model(
     """Launches embeddings, encoder and pooler, and reads nothing from the device: rows [T, C] ([N, C], where
     first_token) and the pooled output [N, C].
 
-    lengths: sequences, or (N, S). positions None: 0 to S - 1. mask: boolean, broadcasts to [N, heads, S, S].
+    problems: as embedding_layer_norm.run takes them. lengths: sequences, or (N, S). positions None: 0 to S - 1. mask:
+    boolean, broadcasts to [N, heads, S, S].
     """
     sequences = lengths if isinstance(lengths, Sequences) else Sequences(*lengths, offsets=None)
     words = model.embedding[0]
@@ -243,7 +265,6 @@ def launch_model(
     )
     count, channels = ids.numel(), words.shape[1]
     embedded = words.new_empty(count, channels)
-    problems = torch.zeros(1, dtype=torch.int32, device=words.device)  # ids outside their table give NaN
     given = (ids, types, positions)
     embedding_layer_norm.run(given, tables, norm, sequences.longest, embedded, problems)
     rows = words.new_empty(sequences.count if first_token else count, channels)

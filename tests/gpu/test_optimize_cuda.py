@@ -6,65 +6,19 @@ Without a GPU, the same forward runs on the CPU in Triton's interpreter, with no
 from __future__ import annotations
 
 import copy
-import importlib.util
-import threading
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-import squeezebert_kernels
 from kernel_testing import DEVICE
-from python_ref.config import SqueezeBertConfig
-from small_models import bert_config, hf_config, hf_model, padding_mask, randomize, small_fields
-from squeezebert_kernels import huggingface, optimize, restore
-from squeezebert_kernels.triton.forward import CudaForward
-from squeezebert_kernels.triton.graph import MAX_GRAPHS, Request, bucket_of
+from model_testing import MASKS, NUMPY_WARNINGS, TOKENS, inputs, real, small
+from squeezebert_kernels import optimize, restore
+from squeezebert_kernels.triton.graph import Request, bucket_of
 from tolerances import LOW_PRECISION_RATIO, REFERENCE_PARITY
 
-TOKENS = 9
-MASKS = {
-    "none": None,
-    "ones": torch.ones(3, TOKENS, dtype=torch.long),
-    "right": padding_mask([9, 4, 1], TOKENS),
-    "holes": torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0, 0, 1]]),
-    "left": padding_mask([9, 4, 1], TOKENS).flip(1),  # the pooler reads padding: everything is computed
-}
-# NumPy's, in the interpreter: of masked scores, and of rows beyond the request's own, whose memory says anything.
-pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered")
-
-
-class _Interpreted(CudaForward):
-    device_type = "cpu"
-
-
-@pytest.fixture(autouse=True)
-def _forward_for_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    if DEVICE.type != "cuda":
-        monkeypatch.setattr(huggingface, "_is_on_cuda", lambda base: True)
-        monkeypatch.setattr("squeezebert_kernels.triton.forward.CudaForward", _Interpreted)
-
-
-def small(name: str) -> Any:
-    """transformers' model; without transformers, our own in plain PyTorch, where we have one."""
-    if name.startswith("SqueezeBert") and importlib.util.find_spec("transformers") is None:
-        model = restore(getattr(squeezebert_kernels, name)(SqueezeBertConfig(**small_fields())))
-        randomize(model)
-        return model.to(DEVICE).eval()
-    return hf_model(name, bert_config() if name.startswith("Bert") else hf_config()).to(DEVICE)
-
-
-def inputs(mask: Tensor | None) -> dict[str, Tensor]:
-    given = {"input_ids": torch.randint(1, 61, (3, TOKENS)), "token_type_ids": torch.randint(0, 2, (3, TOKENS))}
-    if mask is not None:
-        given["attention_mask"] = mask
-    return {name: value.to(DEVICE) for name, value in given.items()}
-
-
-def real(given: dict[str, Tensor]) -> Tensor:
-    mask = given.get("attention_mask")
-    return torch.ones(3, TOKENS, dtype=torch.bool) if mask is None else mask.cpu().bool()
+pytestmark = [NUMPY_WARNINGS, pytest.mark.usefixtures("optimize_here")]
 
 
 @pytest.mark.parametrize("name", ["SqueezeBertModel", "BertModel"])
@@ -217,71 +171,3 @@ def test_a_sentence_has_the_same_bits_alone_and_in_any_batch() -> None:
     for row, length in enumerate((9, 4, 1)):
         alone = {name: value[row : row + 1, :length] for name, value in given.items()}
         assert torch.equal(model(**alone).last_hidden_state[0], together[row, :length])
-
-
-@pytest.mark.gpu
-@torch.no_grad()
-def test_the_cache_of_graphs_is_bounded() -> None:
-    model = optimize(small("SqueezeBertModel"))
-    for count in range(1, 2 * MAX_GRAPHS):
-        model(torch.ones(count, 16, dtype=torch.long, device=DEVICE))
-    graphs = model.forward.bind().graphs
-    assert 1 < len(graphs) <= MAX_GRAPHS
-
-
-@pytest.mark.gpu
-@torch.no_grad()
-def test_tf32_has_graphs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, given = optimize(small("SqueezeBertModel")), inputs(None)
-    hidden = {}
-    for allowed in (False, True, False):
-        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", allowed)
-        now = model(**given).last_hidden_state
-        assert torch.equal(now, hidden.setdefault(allowed, now))
-    assert not torch.equal(hidden[False], hidden[True])
-    assert len(model.forward.bind().graphs) == 2
-
-
-@pytest.mark.gpu
-@torch.no_grad()
-def test_inside_somebody_elses_capture_the_kernels_become_part_of_it() -> None:
-    model = small("SqueezeBertModel")
-    original = copy.deepcopy(model)
-    optimize(model)
-    given = inputs(MASKS["right"])
-    model(**given)  # compiled and loaded before
-    with torch.cuda.stream(torch.cuda.Stream()):
-        model.forward._padded(model.forward.bind(), given, given["input_ids"], False)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = model(**given).last_hidden_state
-    for _ in range(2):
-        given["input_ids"].copy_(torch.randint(1, 61, (3, TOKENS)))
-        graph.replay()
-        where = real(given)
-        theirs = original(**given).last_hidden_state
-        torch.testing.assert_close(output.cpu()[where], theirs.cpu()[where], **REFERENCE_PARITY[torch.float32])
-
-
-@pytest.mark.gpu
-@torch.no_grad()
-def test_threads_and_streams() -> None:
-    model = optimize(small("SqueezeBertModel"))
-    requests = [inputs(MASKS[name]) for name in ("none", "right", "holes")]
-    expected = [model(**given).last_hidden_state for given in requests]
-    wrong: list[int] = []
-
-    def work(index: int) -> None:
-        with torch.no_grad(), torch.cuda.stream(torch.cuda.Stream()):
-            for _ in range(50):
-                if not torch.equal(model(**requests[index]).last_hidden_state, expected[index]):
-                    wrong.append(index)
-
-    torch.cuda.synchronize()
-    threads = [threading.Thread(target=work, args=(index,)) for index in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
