@@ -1,15 +1,17 @@
 """Compiles every row of the table of block sizes for its architecture, without a GPU, and writes bench/GPU.md.
 
-Fails when a main row (16-bit arithmetic) spills registers or uses no matrix instruction, on sm_90 wgmma, or does not
-fit a multiprocessor.
+Fails when a row spills registers or does not fit a multiprocessor, when a main row (16-bit arithmetic) does without its
+architecture's matrix instruction, and when rows for batches of different sizes add up in different orders.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +21,15 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from squeezebert_kernels.triton.tuning import TABLE, Key, Tile
+from squeezebert_kernels.triton import tuning
+from squeezebert_kernels.triton.tuning import ARCHITECTURES, MAX_WIDTH, SIZES, TABLE, Key, Tile
 
-from .recording import Launch, record
+from .recording import CHANNELS, GROUPS, Launch, record
+from .sums import orders
 
 REPORT = Path(__file__).parents[1] / "GPU.md"
 DTYPES = {"16bit": torch.bfloat16, "tf32": torch.float32, "float32": torch.float32}
-POINTERS = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32"}
+POINTERS = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
 # Tokens that a row is compiled for; any number of its class gives the same code.
 TOKENS = {"few": 128, "some": 1024, "many": 16384, "any": 1024}
 # Shared memory a program may have: 8.6, 8.9 and 12.0, which the rows of sm_80 also serve, have 99 KiB.
@@ -33,6 +37,11 @@ SHARED_LIMIT = {"sm_80": 99 * 1024, "sm_90": 227 * 1024, "sm_100": 227 * 1024}
 # SASS mnemonics. HGMMA is wgmma, UTCHMMA tcgen05.
 MATRIX = {"HGMMA": "wgmma", "UTCHMMA": "tcgen05", "HMMA": "mma.sync"}
 WANTED = {"sm_80": "mma.sync", "sm_90": "wgmma", "sm_100": "tcgen05"}
+WITHOUT_PRODUCTS = ("embedding_layer_norm",)
+# Channels at which the order of LayerNorm's sums is compared: few, no power of two, SqueezeBERT's, many, odd, and too
+# many for rows of different warps.
+WIDTHS = (64, 100, 768, 1024, 1001, 1536)
+WITH_NORM = ("grouped_conv1x1", "grouped_ffn")
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,19 @@ class Result:
     matrix: dict[str, int]
 
 
-def compile_row(key: Key, tile: Tile) -> Result:
+def compiled_kernel(key: Key, tile: Tile, channels: int = CHANNELS) -> Any:
+    """What Triton makes of a row."""
     architecture, operator, arithmetic, size = key
-    launch = record(operator, DTYPES[arithmetic], tile, TOKENS[size])
-    if arithmetic == "tf32":
+    launch = record(operator, DTYPES[arithmetic], tile, TOKENS[size], channels)
+    if arithmetic == "tf32" and "PRECISION" in launch.constants:
         launch.constants["PRECISION"] = "tf32"
     target = GPUTarget("cuda", int(architecture.removeprefix("sm_")), 32)
     options = {"num_warps": tile.warps, "num_stages": tile.stages}
-    compiled = triton.compile(source(launch), target=target, options=options)
+    return triton.compile(source(launch), target=target, options=options)
+
+
+def compile_row(key: Key, tile: Tile) -> Result:
+    compiled = compiled_kernel(key, tile)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(compiled.asm["cubin"])
         file.flush()
@@ -95,18 +109,39 @@ def _cuobjdump(*arguments: str) -> str:
 
 
 def problems(key: Key, result: Result) -> list[str]:
-    """What is wrong with a main row."""
-    architecture, _, arithmetic, _ = key
+    """What is wrong with a row."""
+    architecture, operator, arithmetic, _ = key
     found = []
     if result.shared > SHARED_LIMIT[architecture]:
         found.append(f"{result.shared} bytes of shared memory, above {SHARED_LIMIT[architecture]}")
-    if arithmetic != "16bit":
-        return found
     if result.spills or result.stack:
         found.append(f"{result.spills} spill instructions, {result.stack} bytes of stack")
-    if not result.matrix[WANTED[architecture]]:
+    if arithmetic == "16bit" and operator not in WITHOUT_PRODUCTS and not result.matrix[WANTED[architecture]]:
         found.append(f"no {WANTED[architecture]}: {result.matrix}")
     return found
+
+
+def disagreements(
+    architectures: Sequence[str] = ARCHITECTURES, widths: Sequence[int] = WIDTHS, arithmetic: str = "16bit"
+) -> Iterator[str]:
+    """Where batches of different sizes would get different bits: rows of one model that add up in different orders."""
+    operators = dict.fromkeys(key[1] for key in TABLE)
+    for architecture, operator in itertools.product(architectures, operators):
+        normed = operator in WITH_NORM
+        for channels in widths if normed else (CHANNELS,):
+            width, rest = divmod(channels, GROUPS)
+            if operator == "grouped_ffn" and (rest or width % 16 or width > MAX_WIDTH):
+                continue  # two launches of grouped_conv1x1
+            found: dict[Tile, set[str]] = {}
+            for size, rows in SIZES.items():
+                tile = tuning.tile(architecture, operator, arithmetic, rows, channels if normed else None)
+                if tile not in found:
+                    kernel = compiled_kernel((architecture, operator, arithmetic, size), tile, channels)
+                    found[tile] = orders(kernel.asm["ttgir"])
+            first, *others = found.values()
+            for other in others:
+                if other != first:
+                    yield f"{architecture} {operator}, {channels} channels: {sorted(first ^ other)}"
 
 
 def main() -> int:
@@ -124,6 +159,7 @@ def main() -> int:
         lines.append(f"| {' | '.join(key)} | {row} | {result.shared / 1024:.0f} | {matrix} |")
         print(lines[-1], flush=True)
         failed += [f"{' '.join(key)}: {problem}" for problem in problems(key, result)]
+    failed += [f"different orders of sums: {each}" for each in disagreements()]
     REPORT.write_text(_report(lines))
     for problem in failed:
         print(f"make gpu-compile: {problem}", file=sys.stderr)
@@ -138,8 +174,10 @@ compiled for its architecture with the shapes of SqueezeBERT (768 channels, 4 gr
 arithmetic). Registers are those of one thread; spills are instructions that move one to or from memory; the last column
 counts matrix instructions in the machine code. No GPU takes part, so nothing here is a speed.
 
-The main rows, those of 16-bit arithmetic, have to come out without spills and with their architecture's own matrix
-instruction; `make gpu-compile` fails when one does not.
+All rows have to come out without spills, and the main rows, those of 16-bit arithmetic, with their architecture's own
+matrix instruction. Rows for batches of different sizes have to add up in the same order, by the same kind of matrix
+instruction and with the same layout of every sum over a tile: at {", ".join(map(str, WIDTHS))} channels.
+`make gpu-compile` fails when it is not so.
 
 {chr(10).join(lines)}
 """

@@ -10,11 +10,20 @@ from unittest.mock import patch
 
 import torch
 
-from squeezebert_kernels.triton import attention, grouped_conv1x1, grouped_ffn, grouped_qkv_attention
+from squeezebert_kernels.triton import (
+    attention,
+    embedding_layer_norm,
+    grouped_conv1d,
+    grouped_conv1x1,
+    grouped_ffn,
+    grouped_qkv_attention,
+)
 from squeezebert_kernels.triton.arguments import Linear, Mask, Norm, Rows, Sequences
 from squeezebert_kernels.triton.tuning import Tile
 
-CHANNELS, INNER, GROUPS, HEADS = 768, 3072, 4, 12
+CHANNELS, GROUPS, HEADS = 768, 4, 12
+VOCABULARY, POSITIONS, KERNEL_SIZE = 30528, 512, 3
+MODULES = (attention, embedding_layer_norm, grouped_conv1d, grouped_conv1x1, grouped_ffn, grouped_qkv_attention)
 
 
 @dataclass(frozen=True)
@@ -34,30 +43,30 @@ def values(*shape: int, dtype: torch.dtype, device: str) -> torch.Tensor:
     return made if device == "meta" else made.normal_()
 
 
-def linear(out: int, depth: int, groups: int, dtype: torch.dtype, device: str) -> Linear:
-    weight = values(out, depth // groups, dtype=dtype, device=device)
-    return Linear(weight, depth // groups, values(out, dtype=dtype, device=device), out, depth, groups, 1)
+def linear(out: int, depth: int, groups: int, dtype: torch.dtype, device: str, kernel_size: int = 1) -> Linear:
+    shape = (out, depth // groups) if kernel_size == 1 else (out, kernel_size, depth // groups)
+    weight, bias = values(*shape, dtype=dtype, device=device), values(out, dtype=dtype, device=device)
+    return Linear(weight, weight.stride(0), bias, out, depth, groups, kernel_size)
 
 
-def norm(dtype: torch.dtype, device: str) -> Norm:
-    return Norm(*(values(CHANNELS, dtype=dtype, device=device) for _ in range(2)), 1e-12)
-
-
-def prepare(operator: str, dtype: torch.dtype, device: str, count: int, length: int = 128) -> Callable[[], None]:
+def prepare(
+    operator: str, dtype: torch.dtype, device: str, count: int, length: int = 128, channels: int = CHANNELS
+) -> Callable[[], None]:
     """A function that launches `operator` as SqueezeBERT does, on `count` tokens in sequences of `length`."""
-    x = Rows(values(count, CHANNELS, dtype=dtype, device=device), count, CHANNELS, CHANNELS)
+    x = Rows(values(count, channels, dtype=dtype, device=device), count, channels, channels)
+    normal = Norm(*(values(channels, dtype=dtype, device=device) for _ in range(2)), 1e-12)
     output = torch.empty_like(x.data)
     arrivals = torch.zeros(1, -(-count // 16), dtype=torch.int32, device=device)
     sequences = Sequences(-(-count // length), length, None)
     if operator == "grouped_conv1x1":
-        layer, normal = linear(CHANNELS, CHANNELS, 1, dtype, device), norm(dtype, device)
+        layer = linear(channels, channels, 1, dtype, device)
 
         def launch() -> None:
             grouped_conv1x1.run(x, layer, output, residual=x, norm=normal, arrivals=arrivals.zero_())
 
     elif operator == "grouped_ffn":
-        first, last = (linear(*shape, GROUPS, dtype, device) for shape in ((INNER, CHANNELS), (CHANNELS, INNER)))
-        normal = norm(dtype, device)
+        inner = 4 * channels
+        first, last = (linear(*shape, GROUPS, dtype, device) for shape in ((inner, channels), (channels, inner)))
 
         def launch() -> None:
             grouped_ffn.run(x, first, last, normal, output, arrivals.zero_())
@@ -68,10 +77,27 @@ def prepare(operator: str, dtype: torch.dtype, device: str, count: int, length: 
             attention.run(x, x, x, sequences, length, HEADS, Mask(), 0.125, output)
 
     elif operator == "grouped_qkv_attention":
-        projections = [linear(CHANNELS, CHANNELS, GROUPS, dtype, device) for _ in range(3)]
+        projections = [linear(channels, channels, GROUPS, dtype, device) for _ in range(3)]
 
         def launch() -> None:
             grouped_qkv_attention.run(x, sequences, *projections, HEADS, Mask(), 0.125, output)
+
+    elif operator == "grouped_conv1d":
+        layer = linear(channels, channels, GROUPS, dtype, device, KERNEL_SIZE)
+
+        def launch() -> None:
+            grouped_conv1d.run(x, sequences, layer, output)
+
+    elif operator == "embedding_layer_norm":
+        sizes = (VOCABULARY, POSITIONS, 2)
+        words, positions, types = (values(size, channels, dtype=dtype, device=device) for size in sizes)
+        ids = [torch.zeros(count, dtype=torch.int64, device=device) for _ in sizes]
+        if device != "meta":
+            ids[0].random_(VOCABULARY)
+        problems = torch.zeros(3, dtype=torch.int64, device=device)
+
+        def launch() -> None:
+            embedding_layer_norm.run(tuple(ids), (words, positions, types), normal, length, output, problems)
 
     else:
         raise ValueError(f"operator: expected one with rows in the table, got {operator}")
@@ -81,8 +107,7 @@ def prepare(operator: str, dtype: torch.dtype, device: str, count: int, length: 
 @contextmanager
 def using(tile: Tile) -> Iterator[None]:
     """Every kernel takes the block sizes of `tile`."""
-    modules = (attention, grouped_conv1x1, grouped_ffn, grouped_qkv_attention)
-    patches = [patch.object(module, "tile_for", lambda *_: tile) for module in modules]
+    patches = [patch.object(module, "tile_for", lambda *_: tile) for module in MODULES]
     for each in patches:
         each.start()
     try:
@@ -92,20 +117,19 @@ def using(tile: Tile) -> Iterator[None]:
             each.stop()
 
 
-def record(operator: str, dtype: torch.dtype, tile: Tile, count: int, length: int = 128) -> Launch:
+def record(operator: str, dtype: torch.dtype, tile: Tile, count: int, channels: int = CHANNELS) -> Launch:
     """The launch of `operator` with the block sizes of `tile`."""
     launches: list[Launch] = []
 
     def remember(kernel: Any, programs: int, tile: Tile, device: Any, *args: Any, **constants: Any) -> None:
         launches.append(Launch(kernel, programs, tile, args, constants))
 
-    modules = (attention, grouped_conv1x1, grouped_ffn, grouped_qkv_attention)
-    patches = [patch.object(module, "launch", remember) for module in modules]
+    patches = [patch.object(module, "launch", remember) for module in MODULES]
     for each in patches:
         each.start()
     try:
         with using(tile):
-            prepare(operator, dtype, "meta", count, length)()
+            prepare(operator, dtype, "meta", count, channels=channels)()
     finally:
         for each in patches:
             each.stop()

@@ -10,11 +10,7 @@ from torch import Tensor
 from . import tiles
 from .arguments import DTYPES, Arguments, Norm, describe
 from .bad_ids import ID_NAMES
-from .launch import launch, power_of_two
-from .tuning import Tile
-
-# A program gathers, sums and normalises whole rows: bound by memory, so the same sizes serve every chip.
-_TILE = Tile(4, 0, 0, 4, 1, False, "4 x 1024 float32 are 32 registers a thread, and 128 tokens make 32 programs")
+from .launch import blocks, launch, power_of_two, tile_for
 
 
 @triton.jit
@@ -93,10 +89,11 @@ def run(
     table gives a row of NaN, and is written to its place in problems, as `bad_ids.decoded` reads it.
     """
     channels = tables[0].shape[1]
+    tile = tile_for("embedding_layer_norm", output, ids[0].numel())
     launch(
         embedding_layer_norm_kernel,
-        -(-ids[0].numel() // _TILE.block_rows),
-        _TILE,
+        blocks(ids[0].numel(), tile.block_rows),
+        tile,
         output.device,
         *ids,
         *tables,
@@ -110,7 +107,7 @@ def run(
         norm.eps,
         CHANNELS=channels,
         WIDTH=power_of_two(channels),
-        BLOCK_ROWS=_TILE.block_rows,
+        BLOCK_ROWS=tile.block_rows,
     )
 
 

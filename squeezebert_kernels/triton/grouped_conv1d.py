@@ -68,8 +68,8 @@ def grouped_conv1d_kernel(
 
 
 def run(rows: Rows, sequences: Sequences, linear: Linear, output: Tensor) -> None:
-    """Launches the kernel, with the block sizes of `attention`, whose rows are those of one sequence too."""
-    tile = tile_for("attention", output, rows.count)
+    """Launches the kernel. output: contiguous."""
+    tile = tile_for("grouped_conv1d", output, rows.count)
     columns = block(tile.block_columns, linear.width)
     programs = sequences.count * blocks(sequences.longest, tile.block_rows)
     launch(

@@ -17,9 +17,6 @@ from . import tiles
 from .arguments import Arguments, Linear, Norm, Rows, describe
 from .launch import block, blocks, launch, power_of_two, precision, tile_for
 
-# Rows that LayerNorm holds at a time: 8 x 1024 float32 are 64 registers a thread with 4 warps.
-NORM_ROWS = 8
-
 
 @triton.jit
 def grouped_conv1x1_kernel(
@@ -105,7 +102,7 @@ def run(
 
     With `norm` (which needs `residual`), arrivals: int32 zeros, at least one for each 16 rows.
     """
-    tile = tile_for("grouped_conv1x1", rows.data, rows.count)
+    tile = tile_for("grouped_conv1x1", rows.data, rows.count, None if norm is None else linear.out_channels)
     columns = block(tile.block_columns, linear.width)
     if tile.swap:
         columns = max(columns, 64)  # the long side of the matrix instruction
@@ -132,7 +129,7 @@ def run(
         WIDTH=linear.width,
         GELU=gelu,
         NORM_WIDTH=power_of_two(linear.out_channels),
-        NORM_ROWS=NORM_ROWS,
+        NORM_ROWS=tile.norm_rows,
         BLOCK_ROWS=tile.block_rows,
         BLOCK_COLUMNS=columns,
         BLOCK_DEPTH=block(tile.block_depth, linear.depth),

@@ -18,11 +18,9 @@ from torch import Tensor
 
 from . import grouped_conv1x1, tiles
 from .arguments import Arguments, Linear, Norm, Rows
-from .grouped_conv1x1 import NORM_ROWS, new_arrivals, new_output
+from .grouped_conv1x1 import new_arrivals, new_output
 from .launch import blocks, launch, power_of_two, precision, tile_for
-
-# Channels of a group whose sums a program can keep: those of SqueezeBERT.
-MAX_WIDTH = 192
+from .tuning import MAX_WIDTH
 
 
 @triton.jit
@@ -120,7 +118,7 @@ def run(rows: Rows, intermediate: Linear, last: Linear, norm: Norm, output: Tens
         hidden_rows = Rows(hidden, rows.count, intermediate.out_channels, intermediate.out_channels)
         grouped_conv1x1.run(hidden_rows, last, output, residual=rows, norm=norm, arrivals=arrivals)
         return
-    tile = tile_for("grouped_ffn", output, rows.count)
+    tile = tile_for("grouped_ffn", output, rows.count, last.out_channels)
     block_width = tile.block_depth
     while last.width % block_width:
         block_width //= 2
@@ -150,7 +148,7 @@ def run(rows: Rows, intermediate: Linear, last: Linear, norm: Norm, output: Tens
         WIDTH=last.width,
         INNER=intermediate.width,
         NORM_WIDTH=power_of_two(last.out_channels),
-        NORM_ROWS=NORM_ROWS,
+        NORM_ROWS=tile.norm_rows,
         BLOCK_ROWS=tile.block_rows,
         BLOCK_INNER=tile.block_columns,
         BLOCK_WIDTH=block_width,

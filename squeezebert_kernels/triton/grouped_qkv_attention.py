@@ -20,11 +20,7 @@ from . import attention, grouped_conv1x1, tiles
 from .arguments import Arguments, Linear, Mask, Rows, Sequences
 from .grouped_conv1x1 import new_output
 from .launch import block, blocks, launch, precision, tile_for
-
-# Input channels of a group that it pays to project again for every block of queries; SqueezeBERT's have 192.
-MAX_DEPTH = 256
-# Channels of a head beside whose projections there is room for keys and values; SqueezeBERT's have 64.
-MAX_HEAD_SIZE = 64
+from .tuning import MAX_DEPTH, MAX_HEAD_SIZE
 
 
 @triton.jit

@@ -12,9 +12,9 @@ from . import tuning
 from .tuning import Tile
 
 
-def tile_for(operator: str, like: Tensor, rows: int) -> Tile:
-    """The block sizes for `rows` tokens in the dtype and on the device of `like`."""
-    return tuning.tile(_architecture(like.device), operator, tuning.arithmetic(like.dtype), rows)
+def tile_for(operator: str, like: Tensor, rows: int, norm_channels: int | None = None) -> Tile:
+    """The block sizes for `rows` tokens in the dtype and on the device of `like`; norm_channels as in `tuning.tile`."""
+    return tuning.tile(_architecture(like.device), operator, tuning.arithmetic(like.dtype), rows, norm_channels)
 
 
 def precision(dtype: torch.dtype) -> str:
