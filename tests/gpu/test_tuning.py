@@ -39,8 +39,9 @@ def test_rows_for_one_model_agree_on_the_order_of_sums(architecture: str, operat
         if architecture != "sm_80" and arithmetic == "16bit":
             assert long_side >= 64  # one kind of matrix instruction
         if "attention" in operator:
-            assert row.block_rows // row.warps >= (16 if arithmetic != "float32" else 8)  # a row's scores in one warp
             assert row.block_columns == tiles[0].block_columns  # keys between two rescalings of the softmax
+            if arithmetic == "16bit":
+                assert row.block_rows // row.warps >= 16  # a row's scores in one warp
         if arithmetic != "16bit":
             assert row == tiles[0]
 
