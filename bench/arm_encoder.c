@@ -28,10 +28,10 @@ static float* numbers(int64_t count, float scale) {
 static squeezebert_linear linear(int64_t out, int64_t in, int64_t groups) {
   const squeezebert_conv_shape shape = {out, in, groups, 1};
   size_t bytes = 0;
-  check(squeezebert_packed_size(&shape, &bytes));
+  check(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes));
   void* packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
   float* weight = numbers(out * in / groups, 0.04f);
-  check(squeezebert_pack(&shape, weight, packed, bytes));
+  check(squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, weight, packed, bytes));
   free(weight);
   return (squeezebert_linear){packed, bytes, numbers(out, 0.1f)};
 }

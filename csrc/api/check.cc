@@ -26,6 +26,12 @@ squeezebert_status check_matrix(const char* name, const float* data, int64_t row
   return SQUEEZEBERT_OK;
 }
 
+squeezebert_status check_dtype(squeezebert_dtype dtype) {
+  if (dtype == SQUEEZEBERT_FLOAT32 || dtype == SQUEEZEBERT_FLOAT16) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got %d",
+              static_cast<int>(dtype));
+}
+
 squeezebert_status check_tokens(int64_t tokens) {
   if (tokens >= 0 && tokens <= INT32_MAX) return SQUEEZEBERT_OK;
   return fail(SQUEEZEBERT_INVALID_ARGUMENT, "tokens: expected 0 to 2^31 - 1, got %" PRId64, tokens);

@@ -102,6 +102,7 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
+  SQUEEZEBERT_TRY(check_dtype(shape->dtype));
   SQUEEZEBERT_TRY(check_mask(mask));
   const int64_t channels = shape->heads * shape->head_size;
   const int64_t queries = shape->query_offsets[shape->sequences];
@@ -110,7 +111,7 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
   SQUEEZEBERT_TRY(check_matrix("key", key, keys, channels, key_stride));
   SQUEEZEBERT_TRY(check_matrix("value", value, keys, channels, value_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, queries, channels, output_stride));
-  const Kernels& kernels = *active_kernels();
+  const Kernels& kernels = *active_kernels(shape->dtype);
   float* const memory = memory_for(context, attention_floats(context->workers, kernels, *shape));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   run_attention(context->workers, kernels, {*shape, mask}, {query, query_stride}, {key, key_stride},

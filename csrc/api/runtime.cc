@@ -13,10 +13,7 @@ const char* squeezebert_last_error(void) { return last_error(); }
 
 const char* squeezebert_version(void) { return SQUEEZEBERT_VERSION; }
 
-const char* squeezebert_isa_name(int index) {
-  const Kernels* kernels = index >= 0 ? usable_kernels(index) : nullptr;
-  return kernels ? kernels->name : nullptr;
-}
+const char* squeezebert_isa_name(int index) { return index >= 0 ? usable_isa(index) : nullptr; }
 
 squeezebert_status squeezebert_active_isa(const char** name) {
   if (!name) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "name: expected where to put the name, got NULL");
@@ -25,14 +22,25 @@ squeezebert_status squeezebert_active_isa(const char** name) {
   return kernels ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
 }
 
-squeezebert_status squeezebert_force_isa(const char* name) { return force_kernels(name); }
+squeezebert_status squeezebert_force_isa(const char* name) { return force_isa(name); }
 
-squeezebert_status squeezebert_measure_peak(double seconds, double* gflops) {
+squeezebert_status squeezebert_active_kernels(squeezebert_dtype dtype, const char** name) {
+  if (!name) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "name: expected where to put the name, got NULL");
+  *name = nullptr;
+  SQUEEZEBERT_TRY(check_dtype(dtype));
+  const Kernels* kernels = active_kernels(dtype);
+  if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
+  *name = kernels->name;
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status squeezebert_measure_peak(squeezebert_dtype dtype, double seconds, double* gflops) {
+  SQUEEZEBERT_TRY(check_dtype(dtype));
   if (!gflops) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "gflops: expected where to put the rate, got NULL");
   if (!(seconds > 0.0 && seconds <= 60.0)) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "seconds: expected more than 0 and at most 60, got %g", seconds);
   }
-  const Kernels* kernels = active_kernels();
+  const Kernels* kernels = active_kernels(dtype);
   if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
   using Clock = std::chrono::steady_clock;
   const auto elapsed = [](Clock::time_point from) {
@@ -95,34 +103,38 @@ void squeezebert_context_release_memory(squeezebert_context* context) {
   context->layers.release();
 }
 
-squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, size_t* bytes) {
+squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_dtype dtype,
+                                           size_t* bytes) {
   if (!shape || !bytes) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape, bytes: expected both, got NULL");
   SQUEEZEBERT_TRY(check_shape(*shape));
-  const Kernels* kernels = active_kernels();
+  SQUEEZEBERT_TRY(check_dtype(dtype));
+  const Kernels* kernels = active_kernels(dtype);
   if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
   *bytes = packed_bytes(*kernels, *shape);
   return SQUEEZEBERT_OK;
 }
 
-squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const float* weight, void* packed,
-                                    size_t bytes) {
+squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_dtype dtype, const float* weight,
+                                    void* packed, size_t bytes) {
   size_t expected = 0;
-  SQUEEZEBERT_TRY(squeezebert_packed_size(shape, &expected));
+  SQUEEZEBERT_TRY(squeezebert_packed_size(shape, dtype, &expected));
   if (!weight) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected a weight, got NULL");
   if (!packed || bytes < expected) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
                 packed ? bytes : 0);
   }
   SQUEEZEBERT_TRY(check_pack_alignment("packed", packed));
-  pack(*active_kernels(), *shape, weight, packed);
+  pack(*active_kernels(dtype), *shape, weight, packed);
   return SQUEEZEBERT_OK;
 }
 
-squeezebert_status squeezebert_packed_shape(const void* packed, size_t bytes, squeezebert_conv_shape* shape) {
+squeezebert_status squeezebert_packed_shape(const void* packed, size_t bytes, squeezebert_conv_shape* shape,
+                                            squeezebert_dtype* dtype) {
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected where to put it, got NULL");
   Weight weight;
   SQUEEZEBERT_TRY(read_pack("packed", packed, bytes, &weight));
   *shape = weight.shape;
+  if (dtype) *dtype = weight.kernels->weight_bytes == 2 ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
   return SQUEEZEBERT_OK;
 }
 

@@ -78,9 +78,11 @@ constexpr int64_t kFusedRows = 1024;
 FusedPlan plan_fused(const Workers& workers, const Projections& p, const squeezebert_attention_shape& shape) {
   FusedPlan plan;
   plan.groups = p.query->weight.shape.groups;
-  // Group g of all three projections makes the same heads, and only those.
-  const bool lines_up = p.key->weight.shape.groups == plan.groups && p.value->weight.shape.groups == plan.groups &&
-                        shape.heads % plan.groups == 0;
+  // Group g of all three projections makes the same heads, and only those, in panels of the same width.
+  const auto as_query = [&](const Linear& layer) {
+    return layer.weight.shape.groups == plan.groups && layer.weight.kernels == p.query->weight.kernels;
+  };
+  const bool lines_up = as_query(*p.key) && as_query(*p.value) && shape.heads % plan.groups == 0;
   const int64_t tokens = shape.key_offsets[shape.sequences];
   if (!lines_up || shape.query_offsets[shape.sequences] != tokens) return plan;
   for (int64_t s = 0; s < shape.sequences; ++plan.bundles) {

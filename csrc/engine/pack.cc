@@ -53,9 +53,8 @@ squeezebert_status check_shape(const squeezebert_conv_shape& s) {
 }
 
 size_t packed_bytes(const Kernels& kernels, const squeezebert_conv_shape& shape) {
-  Weight weight{&kernels, shape, nullptr};
-  return sizeof(Header) + sizeof(float) * static_cast<size_t>(shape.kernel_size * weight.all_panels() * weight.depth() *
-                                                              kernels.panel_columns);
+  const Weight weight{&kernels, shape, nullptr};
+  return sizeof(Header) + static_cast<size_t>(shape.kernel_size * weight.all_panels() * weight.panel_bytes());
 }
 
 void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const float* source, void* packed) {
@@ -68,7 +67,7 @@ void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const flo
   header.checksum = checksum(header);
   std::memcpy(packed, &header, sizeof header);
 
-  auto* panel = reinterpret_cast<float*>(static_cast<char*>(packed) + sizeof header);
+  auto* panel = static_cast<char*>(packed) + sizeof header;
   const Weight weight{&kernels, shape, panel};
   const int64_t stride = weight.depth() * shape.kernel_size;
   for (int64_t tap = 0; tap < shape.kernel_size; ++tap) {
@@ -79,7 +78,7 @@ void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const flo
         kernels.pack_panel(source + (group * group_columns + column) * stride + tap, stride, shape.kernel_size,
                            weight.depth(),
                            static_cast<int>(left < kernels.panel_columns ? left : kernels.panel_columns), panel);
-        panel += weight.depth() * kernels.panel_columns;
+        panel += weight.panel_bytes();
       }
     }
   }
@@ -93,8 +92,8 @@ squeezebert_status check_pack_alignment(const char* argument, const void* packed
 }
 
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight) {
-  const Kernels* kernels = active_kernels();
-  if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
+  const Kernels* const usable[] = {active_kernels(), active_kernels(SQUEEZEBERT_FLOAT16)};
+  if (!usable[0]) return SQUEEZEBERT_UNSUPPORTED_ISA;
   if (!packed) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a packed weight, got NULL", argument);
   SQUEEZEBERT_TRY(check_pack_alignment(argument, packed));
   Header header;
@@ -110,11 +109,17 @@ squeezebert_status read_pack(const char* argument, const void* packed, size_t by
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected pack format %u, got %u: pack the weight again", argument, kVersion,
                 header.version);
   }
-  const auto panel_columns = static_cast<uint32_t>(kernels->panel_columns);
-  if (std::strncmp(header.isa, kernels->name, sizeof header.isa) != 0 || header.panel_columns != panel_columns) {
+  const Kernels* kernels = nullptr;
+  for (const Kernels* candidate : usable) {
+    if (std::strncmp(header.isa, candidate->name, sizeof header.isa) == 0 &&
+        header.panel_columns == static_cast<uint32_t>(candidate->panel_columns)) {
+      kernels = candidate;
+    }
+  }
+  if (!kernels) {
     return fail(SQUEEZEBERT_BAD_PACK,
-                "%s: expected a weight packed for %s, got one for %.8s, %u columns wide: pack the weight again",
-                argument, kernels->name, header.isa, header.panel_columns);
+                "%s: expected a weight packed for %s or %s, got one for %.8s, %u columns wide: pack the weight again",
+                argument, usable[0]->name, usable[1]->name, header.isa, header.panel_columns);
   }
   if (check_shape(header.shape) != SQUEEZEBERT_OK) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got one of an impossible shape", argument);
@@ -123,7 +128,7 @@ squeezebert_status read_pack(const char* argument, const void* packed, size_t by
   if (bytes < expected) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected %zu bytes of packed weight, got %zu", argument, expected, bytes);
   }
-  *weight = {kernels, header.shape, reinterpret_cast<const float*>(static_cast<const char*>(packed) + sizeof header)};
+  *weight = {kernels, header.shape, static_cast<const char*>(packed) + sizeof header};
   return SQUEEZEBERT_OK;
 }
 

@@ -10,18 +10,20 @@
 namespace squeezebert {
 
 // A packed weight after its header was checked. Panels follow tap by tap, group by group, each depth x
-// kernels->panel_columns floats, k-major.
+// kernels->panel_columns elements of kernels->weight_bytes, k-major. The kernels are those that the weight was packed
+// for: of the ISA in use, and of the dtype that the caller chose.
 struct Weight {
   const Kernels* kernels = nullptr;
   squeezebert_conv_shape shape{};
-  const float* panels = nullptr;
+  const char* panels = nullptr;
 
   int64_t depth() const { return shape.in_channels / shape.groups; }
   int64_t group_columns() const { return shape.out_channels / shape.groups; }
   int64_t group_panels() const { return (group_columns() + kernels->panel_columns - 1) / kernels->panel_columns; }
   int64_t all_panels() const { return shape.groups * group_panels(); }
-  const float* panel(int64_t index, int64_t tap = 0) const {
-    return panels + (tap * all_panels() + index) * depth() * kernels->panel_columns;
+  int64_t panel_bytes() const { return depth() * kernels->panel_columns * kernels->weight_bytes; }
+  const char* panel(int64_t index, int64_t tap = 0) const {
+    return panels + (tap * all_panels() + index) * panel_bytes();
   }
 };
 
@@ -29,7 +31,7 @@ squeezebert_status check_shape(const squeezebert_conv_shape& shape);
 size_t packed_bytes(const Kernels& kernels, const squeezebert_conv_shape& shape);
 void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const float* weight, void* packed);
 
-// Panels hold floats, and lie a multiple of their size after `packed`.
+// Panels hold floats (or halves), and lie a multiple of their size after `packed`.
 squeezebert_status check_pack_alignment(const char* argument, const void* packed);
 
 // Reads and checks a header; `argument` is the name an error gives.

@@ -80,8 +80,8 @@ struct ConvStep {
   MutableRows y;
   Rows residual;
   bool gelu = false;
-  bool accumulate = false;      // add to what y holds, without the bias
-  const float* next = nullptr;  // the weights wanted after these, fetched meanwhile; null: those that follow in memory
+  bool accumulate = false;     // add to what y holds, without the bias
+  const void* next = nullptr;  // the weights wanted after these, fetched meanwhile; null: those that follow in memory
 };
 
 // Output panels [first, last) of one step, on the calling thread.

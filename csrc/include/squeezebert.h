@@ -1,7 +1,8 @@
 /* squeezebert.h: the C API of the SqueezeBERT CPU kernels, and the only public header.
  *
  * SqueezeBERT (Iandola et al. 2020, arXiv 2006.11316) is BERT whose position-wise fully-connected layers are grouped
- * 1x1 convolutions. This library runs its encoder, and every piece of it, on Arm and x86 CPUs in float32.
+ * 1x1 convolutions. This library runs its encoder, and every piece of it, on Arm and x86 CPUs, in float32 or with
+ * float16 weights.
  *
  * Conventions, for every function:
  *  - Layout is token-major: a matrix of `tokens` rows and `channels` columns, channels contiguous, consecutive rows
@@ -61,9 +62,23 @@ SQUEEZEBERT_API squeezebert_status squeezebert_active_isa(const char** name);
  * for another ISA must be packed again. Not to be called while another call is running. */
 SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 
-/* Measured float32 fused multiply-add rate of the active ISA on the calling thread, in GFLOP/s (2 per FMA), the best of
- * several runs that take about `seconds` together. This is the denominator of every "share of peak" we report. */
-SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(double seconds, double* gflops);
+/* What a weight is packed as. Activations and biases are float32 always, and so is all that follows a product: bias,
+ * GELU, residual, softmax, LayerNorm.
+ *
+ * SQUEEZEBERT_FLOAT16 halves the memory that weights take and stream. Weights (and, in attention, keys and values) are
+ * rounded to float16. On Arm cores with float16 arithmetic (Armv8.2 asimdhp) so are the values they are multiplied
+ * with; 64 products at a time are added up in float16, at twice float32's rate, and those sums in float32. On all
+ * others products and sums are float32. Values beyond 65504 become infinite. */
+typedef enum squeezebert_dtype { SQUEEZEBERT_FLOAT32 = 0, SQUEEZEBERT_FLOAT16 = 16 } squeezebert_dtype;
+
+/* The kernels that run weights of `dtype` on the ISA in use: float32's are named as the ISA is; float16's "avx512_h",
+ * "avx2_h", "scalar_h", "neon_h" (float32 arithmetic) or "neon_hp" (float16 arithmetic). */
+SQUEEZEBERT_API squeezebert_status squeezebert_active_kernels(squeezebert_dtype dtype, const char** name);
+
+/* Measured rate of fused multiply-adds of the active kernels for `dtype` on the calling thread, in GFLOP/s (2 per FMA),
+ * the best of several runs that take about `seconds` together. This is the denominator of every "share of peak" we
+ * report. */
+SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(squeezebert_dtype dtype, double seconds, double* gflops);
 
 /* ---- threads and working memory: the context --------------------------------------------------------------------- */
 
@@ -102,15 +117,18 @@ typedef struct squeezebert_conv_shape {
 } squeezebert_conv_shape;
 
 /* Bytes that the packed form takes for the active ISA. */
-SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, size_t* bytes);
+SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_dtype dtype,
+                                                           size_t* bytes);
 
-/* Packs a contiguous weight. `packed` has at least squeezebert_packed_size bytes, aligned to 4; to 64 for speed. */
-SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, const float* weight,
-                                                    void* packed, size_t packed_bytes);
+/* Packs a contiguous float32 weight as `dtype`. `packed` has at least squeezebert_packed_size bytes, aligned to 4; to
+ * 64 for speed. */
+SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_dtype dtype,
+                                                    const float* weight, void* packed, size_t packed_bytes);
 
-/* Reads the shape back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not for the active ISA. */
+/* Reads shape and dtype (which may be NULL) back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not for
+ * the active ISA. */
 SQUEEZEBERT_API squeezebert_status squeezebert_packed_shape(const void* packed, size_t packed_bytes,
-                                                            squeezebert_conv_shape* shape);
+                                                            squeezebert_conv_shape* shape, squeezebert_dtype* dtype);
 
 /* A packed weight with its bias [out_channels]; the form in which the functions below take a layer. */
 typedef struct squeezebert_linear {
@@ -171,7 +189,8 @@ typedef struct squeezebert_attention_shape {
   const int32_t* key_offsets;
   int64_t heads;
   int64_t head_size;
-  float scale; /* SqueezeBERT: 1 / sqrt(head_size) */
+  float scale;             /* SqueezeBERT: 1 / sqrt(head_size) */
+  squeezebert_dtype dtype; /* of the two products, as if keys and values were packed weights */
 } squeezebert_attention_shape;
 
 SQUEEZEBERT_API squeezebert_status squeezebert_attention(squeezebert_context* context,
@@ -182,7 +201,8 @@ SQUEEZEBERT_API squeezebert_status squeezebert_attention(squeezebert_context* co
                                                          int64_t output_stride);
 
 /* Three projections of the same input, then attention. The projections' out_channels equal heads * head_size; shape's
- * query_offsets and key_offsets must be the same offsets. */
+ * query_offsets and key_offsets must be the same offsets. Attention's dtype is that of the query's weight (shape's is
+ * not looked at). */
 SQUEEZEBERT_API squeezebert_status squeezebert_grouped_qkv_attention(
     squeezebert_context* context, const squeezebert_attention_shape* shape, const float* input, int64_t input_stride,
     const squeezebert_linear* query, const squeezebert_linear* key, const squeezebert_linear* value,

@@ -67,9 +67,19 @@ bool arm_cores_in_order() {
   return answer;
 }
 
+bool arm_multiplies_half() {
+  constexpr unsigned long kHwcapAsimdhp = 1ul << 10;
+  return (getauxval(AT_HWCAP) & kHwcapAsimdhp) != 0;
+}
+
 }  // namespace squeezebert
 #else
 namespace squeezebert {
 bool arm_cores_in_order() { return false; }
+#if defined(__APPLE__)
+bool arm_multiplies_half() { return true; }  // every Apple core that macOS on Arm runs on
+#else
+bool arm_multiplies_half() { return false; }
+#endif
 }  // namespace squeezebert
 #endif

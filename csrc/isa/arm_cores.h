@@ -7,4 +7,7 @@ namespace squeezebert {
 // fast one, so one out-of-order core makes this false; so does anything unknown.
 bool arm_cores_in_order();
 
+// Whether the cores have float16 arithmetic (Armv8.2's FEAT_FP16, Linux's asimdhp).
+bool arm_multiplies_half();
+
 }  // namespace squeezebert

@@ -6,13 +6,14 @@
 
 namespace squeezebert {
 
-// The usable ISAs, best first; null past the last.
-const Kernels* usable_kernels(int index);
+// The names of the usable ISAs, best first; null past the last.
+const char* usable_isa(int index);
 
-// The kernels in use; null, with the error set, when SQUEEZEBERT_FORCE_ISA names what cannot be used.
-const Kernels* active_kernels();
+// The kernels in use, for weights of this dtype; null, with the error set, when SQUEEZEBERT_FORCE_ISA names what cannot
+// be used.
+const Kernels* active_kernels(squeezebert_dtype dtype = SQUEEZEBERT_FLOAT32);
 
 // null: back to the environment variable's, or the best.
-squeezebert_status force_kernels(const char* name);
+squeezebert_status force_isa(const char* name);
 
 }  // namespace squeezebert

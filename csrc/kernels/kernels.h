@@ -1,5 +1,6 @@
 // The kernels as the engine sees them: plain structs of arguments and one table of function pointers per ISA. No vector
-// type appears here, so this header is the same for every translation unit.
+// type appears here, so this header is the same for every translation unit. Activations are float32 whatever the
+// weights are.
 #pragma once
 
 #include <stddef.h>
@@ -15,7 +16,7 @@ struct PanelArgs {
   int columns = 0;  // at most Kernels::panel_columns
   const float* x = nullptr;
   ptrdiff_t x_stride = 0;
-  const float* panel = nullptr;      // depth rows of panel_columns floats
+  const void* panel = nullptr;       // depth rows of panel_columns weights
   const void* next_panel = nullptr;  // fetched meanwhile, as many bytes as panel has; any address will do
   float* c = nullptr;
   ptrdiff_t c_stride = 0;
@@ -78,10 +79,11 @@ struct Kernels {
   const char* name;   // at most 8 characters: packed weights hold it
   int panel_columns;  // NR of the register tile
   int tile_rows;      // MR, its largest height
+  int weight_bytes;   // of an element of a panel: 4 (float32) or 2 (float16)
 
   // Packs columns [0, columns) of a weight whose rows are output channels (weight[column * stride + k * step]) into a
   // panel of depth x panel_columns, zeros past `columns`.
-  void (*pack_panel)(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns, float* panel);
+  void (*pack_panel)(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns, void* panel);
   void (*grouped_conv1x1_panel)(const PanelArgs&);
   size_t (*attention_scratch)(int64_t key_rows, int64_t head_size);
   void (*attention)(const AttentionArgs&);

@@ -2,5 +2,9 @@
 // only the order of the inner loop differs. Included once, by isa/neon_a55.cc.
 #pragma once
 
+#include "simd/neon_vector.h"
+
+#include "simd/float_panels.h"
+
 #define SQUEEZEBERT_NEON_STEPS InOrder
-#include "simd/neon.h"
+#include "simd/neon_steps.h"

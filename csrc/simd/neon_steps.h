@@ -3,7 +3,7 @@
 // Not intrinsics, because with them GCC 12 copies accumulators from register to register inside the loop (8 moves for
 // 64 FMLAs at 8 x 8), on the very pipes that multiply. The statements are volatile, so they run in the order written
 // here; which registers they use is the compiler's choice. `make arm-analysis` holds the result against the FMA pipes
-// of several cores. Included once, by simd/neon.h.
+// of several cores. Included once, by simd/neon.h or neon_a55.h.
 #pragma once
 
 #include <stdint.h>
@@ -11,6 +11,16 @@
 #include "simd/hot_loop.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {
+
+// 8 x 8 in steps of 4 k: FMLA takes its left factor from a lane, so 4 values of a row cost one load. 16 accumulators +
+// 8 weights + a few rows stay within 32 registers, and 64 FMLAs ask for 8 row loads and 4 paired weight loads.
+struct Tile {
+  static constexpr int kRows = 8;
+  static constexpr int kVectors = 2;
+  static constexpr int kColumns = kVectors * Vec::kLanes;
+  static constexpr int kDepth = 4;
+  static constexpr bool kOwnSteps = true;
+};
 
 template <int kLane>
 inline __attribute__((always_inline)) Vec fmla_lane(Vec sum, Vec weight, Vec row) {
@@ -182,16 +192,19 @@ struct InOrder {
   }
 };
 
+// Returns the k that it multiplied: all but the last depth % 4.
 template <int kRows>
-inline __attribute__((always_inline)) void multiply_steps(Vec (&sums)[kRows][2], const float* x, ptrdiff_t stride,
-                                                          const float*& panel, int64_t steps, const char* ahead,
-                                                          ptrdiff_t ahead_step) {
+inline __attribute__((always_inline)) int64_t multiply_steps(Vec (&sums)[kRows][2], const float* x, ptrdiff_t stride,
+                                                             const float*& panel, int64_t depth, const char* ahead,
+                                                             ptrdiff_t ahead_step) {
+  const int64_t steps = depth / Tile::kDepth;
   asm volatile("" ::: "memory");  // the compiler does not see what the loop reads: let it be written by here
   const float* rows[kRows];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) rows[i] = x + i * stride;
   SQUEEZEBERT_NEON_STEPS::run(sums, rows, panel, steps, ahead, ahead_step);
   asm volatile("" ::: "memory");
+  return steps * Tile::kDepth;
 }
 
 }  // namespace squeezebert::SQUEEZEBERT_ISA

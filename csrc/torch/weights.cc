@@ -43,7 +43,7 @@ squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& g
 
 Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape) {
   size_t bytes = 0;
-  CheckStatus(op, squeezebert_packed_size(&shape, &bytes));
+  CheckStatus(op, squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes));
   const auto out_channels = static_cast<size_t>(shape.out_channels);
   const size_t bytes_per_channel = (bytes + out_channels - 1) / out_channels;
   const size_t total = bytes_per_channel * out_channels;
@@ -52,7 +52,7 @@ Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_co
   auto* data = packed.mutable_data_ptr<uint8_t>();
   std::memset(data + bytes, 0, total - bytes);
   const Tensor plain = torch::stable::contiguous(weight);
-  CheckStatus(op, squeezebert_pack(&shape, plain.const_data_ptr<float>(), data, total));
+  CheckStatus(op, squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, plain.const_data_ptr<float>(), data, total));
   return packed;
 }
 
@@ -67,7 +67,7 @@ Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t gro
   if (reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % alignof(float) != 0) packed = torch::stable::clone(packed);
   squeezebert_conv_shape shape{};
   const squeezebert_status status =
-      squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape);
+      squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape, nullptr);
   if (status == SQUEEZEBERT_BAD_PACK)
     Fail(name, "a weight packed by pack_grouped_conv1x1 or pack_grouped_conv1d for the ISA in use",
          Describe(weight) + ": " + squeezebert_last_error());

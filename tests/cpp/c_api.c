@@ -35,11 +35,11 @@ static void make_layer(Layer* layer, int64_t out, int64_t in, int64_t groups, ui
   layer->weight = malloc((size_t)count * sizeof(float));
   fill(layer->weight, count, seed);
   fill(layer->bias, out, seed + 1);
-  OK(squeezebert_packed_size(&layer->shape, &bytes));
+  OK(squeezebert_packed_size(&layer->shape, SQUEEZEBERT_FLOAT32, &bytes));
   CHECK(bytes >= (size_t)count * sizeof(float));
   void* packed = NULL;
   CHECK(posix_memalign(&packed, 64, bytes) == 0);
-  OK(squeezebert_pack(&layer->shape, layer->weight, packed, bytes));
+  OK(squeezebert_pack(&layer->shape, SQUEEZEBERT_FLOAT32, layer->weight, packed, bytes));
   layer->linear = (squeezebert_linear){packed, bytes, layer->bias};
 }
 
@@ -69,7 +69,7 @@ static void test_isas(void) {
     CHECK(strcmp(active, squeezebert_isa_name(i)) == 0);
   }
   OK(squeezebert_force_isa(NULL));
-  OK(squeezebert_measure_peak(0.001, &gflops));
+  OK(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.001, &gflops));
   CHECK(gflops > 0.0);
 }
 
@@ -79,7 +79,7 @@ static void test_conv1x1(squeezebert_context* context) {
   squeezebert_conv_shape shape;
   make_layer(&layer, WIDE, CHANNELS, GROUPS, 1);
   fill(input, TOKENS * STRIDE, 2);
-  OK(squeezebert_packed_shape(layer.linear.packed, layer.linear.packed_bytes, &shape));
+  OK(squeezebert_packed_shape(layer.linear.packed, layer.linear.packed_bytes, &shape, NULL));
   CHECK(shape.out_channels == WIDE && shape.in_channels == CHANNELS && shape.groups == GROUPS &&
         shape.kernel_size == 1);
   OK(squeezebert_grouped_conv1x1(context, TOKENS, input, STRIDE, &layer.linear, output, WIDE));
@@ -103,7 +103,8 @@ static void test_encoder(void) {
   const squeezebert_layer_norm norm = {ones, zeros, 1e-12f};
   const squeezebert_encoder_shape shape = {3, kSequences, HEADS, 0};
   const squeezebert_encoder_shape first_shape = {2, two_sequences, HEADS, 1};
-  const squeezebert_attention_shape attention = {3, kSequences, kSequences, HEADS, CHANNELS / HEADS, 0.40824829f};
+  const squeezebert_attention_shape attention = {3,           kSequences,         kSequences, HEADS, CHANNELS / HEADS,
+                                                 0.40824829f, SQUEEZEBERT_FLOAT32};
   squeezebert_context* pool = NULL;
   squeezebert_context* host = NULL;
   int regions = 0;
@@ -181,9 +182,10 @@ static void test_mistakes(squeezebert_context* context) {
   truncated.packed_bytes -= 1;
 
   REFUSED(squeezebert_context_create(NULL, NULL, 0, &none), SQUEEZEBERT_INVALID_ARGUMENT, "workers");
-  REFUSED(squeezebert_packed_size(&uneven, &bytes), SQUEEZEBERT_INVALID_ARGUMENT, "groups");
-  REFUSED(squeezebert_packed_size(&even_kernel, &bytes), SQUEEZEBERT_INVALID_ARGUMENT, "kernel_size");
-  REFUSED(squeezebert_pack(&layer.shape, layer.weight, output, 8), SQUEEZEBERT_INVALID_ARGUMENT,
+  REFUSED(squeezebert_packed_size(&uneven, SQUEEZEBERT_FLOAT32, &bytes), SQUEEZEBERT_INVALID_ARGUMENT, "groups");
+  REFUSED(squeezebert_packed_size(&even_kernel, SQUEEZEBERT_FLOAT32, &bytes), SQUEEZEBERT_INVALID_ARGUMENT,
+          "kernel_size");
+  REFUSED(squeezebert_pack(&layer.shape, SQUEEZEBERT_FLOAT32, layer.weight, output, 8), SQUEEZEBERT_INVALID_ARGUMENT,
           "packed: expected room for");
   REFUSED(squeezebert_grouped_conv1x1(context, TOKENS, input, CHANNELS, &garbage, output, CHANNELS),
           SQUEEZEBERT_BAD_PACK, "");

@@ -55,7 +55,7 @@ void test_exact() {
       for (const EncoderLayer& layer : encoder.layers) {
         expected = exact_layer(layer, offsets, kHeads, expected, given, &magnifies);
       }
-      for_each_isa([&] {
+      for_each_kernels([&] {
         encoder.pack();
         const Floats got = on_every_host([&](auto* c) { return run(c, encoder, offsets, input, false, given); });
         // Two layers, each four convolutions, two LayerNorms and the attention of at most 35 keys.
@@ -72,12 +72,12 @@ void test_odd_widths() {
   const Offsets offsets = every_length(33);
   const Floats input = random(offsets.back() * kOdd, 6);
   Encoder encoder(kOddGroups, 2, kOdd, kOddWide, kOddHeads);
-  double magnifies = 0.0;
-  Doubles expected = widen(input);
-  for (const EncoderLayer& layer : encoder.layers) {
-    expected = exact_layer(layer, offsets, kOddHeads, expected, nullptr, &magnifies);
-  }
-  for_each_isa([&] {
+  for_each_kernels([&] {
+    double magnifies = 0.0;
+    Doubles expected = widen(input);
+    for (const EncoderLayer& layer : encoder.layers) {
+      expected = exact_layer(layer, offsets, kOddHeads, expected, nullptr, &magnifies);
+    }
     encoder.pack();
     const Floats batch = on_every_host([&](auto* context) { return run(context, encoder, offsets, input); });
     check_close("encoder of odd widths", batch, expected, 2 * (5 * kOdd + kOddWide + 33), magnifies);
@@ -113,7 +113,7 @@ void test_same_bits() {
   const squeezebert_mask masks[] = {{data.data(), kHeads * 94 * 94, 94 * 94, 94}, {data.data(), 94, 7, 0}};
   for (const int which : {0, 2}) {
     Encoder encoder(kGroups[which], 2);
-    for_each_isa([&] {
+    for_each_kernels([&] {
       encoder.pack();
       const std::vector<squeezebert_layer> layers = encoder.get();
       const squeezebert_encoder_shape shape = {5, offsets.data(), kHeads, 0};
@@ -148,7 +148,7 @@ void test_same_bits() {
 
 void test_nothing() {
   Encoder encoder(kGroups[0], 1);
-  for_each_isa([&] {
+  for_each_kernels([&] {
     encoder.pack();
     for (const Offsets& offsets : {Offsets{0}, Offsets{0, 0}, Offsets{0, 0, 0}}) {
       CHECK(run(Context(2), encoder, offsets, {}).empty());
@@ -166,7 +166,7 @@ void test_not_finite() {
     for (const float bad : {NAN, INFINITY}) {
       Floats input = clean;
       input[12 * kChannels + 3] = bad;
-      for_each_isa([&] {
+      for_each_kernels([&] {
         encoder.pack();
         const Floats expected = run(Context(), encoder, offsets, clean), got = run(Context(), encoder, offsets, input);
         CHECK(same_bits(rows(got, 0, 9), rows(expected, 0, 9)) && same_bits(rows(got, 20, 31), rows(expected, 20, 31)));

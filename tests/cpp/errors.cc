@@ -51,15 +51,15 @@ void test_environment() {
   const auto refused_everywhere = [&] {
     REFUSED(squeezebert_active_isa(&name), SQUEEZEBERT_UNSUPPORTED_ISA, text);
     CHECK(name == nullptr);
-    REFUSED(squeezebert_measure_peak(0.01, &gflops), SQUEEZEBERT_UNSUPPORTED_ISA, text);
-    REFUSED(squeezebert_packed_size(&shape, &bytes), SQUEEZEBERT_UNSUPPORTED_ISA, text);
-    REFUSED(squeezebert_pack(&shape, x.data(), y.data(), 32), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    REFUSED(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.01, &gflops), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    REFUSED(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes), SQUEEZEBERT_UNSUPPORTED_ISA, text);
+    REFUSED(squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, x.data(), y.data(), 32), SQUEEZEBERT_UNSUPPORTED_ISA, text);
     REFUSED(squeezebert_grouped_conv1x1(Context(), 1, x.data(), 8, &layer, y.data(), 8), SQUEEZEBERT_UNSUPPORTED_ISA,
             text);
   };
   refused_everywhere();
   OK(squeezebert_force_isa("scalar"));
-  OK(squeezebert_packed_size(&shape, &bytes));
+  OK(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes));
   REFUSED(squeezebert_force_isa(nullptr), SQUEEZEBERT_UNSUPPORTED_ISA, text);
   refused_everywhere();
   setenv("SQUEEZEBERT_FORCE_ISA", "scalar", 1);
@@ -80,10 +80,21 @@ void test_isa() {
             "isa: expected an ISA that this CPU has (" + usable + "), got \"" + name + "\"");
   }
   double gflops = -1.0;
-  REFUSED(squeezebert_measure_peak(0.1, nullptr), kInvalid, "gflops: expected where to put the rate, got NULL");
-  REFUSED(squeezebert_measure_peak(0.0, &gflops), kInvalid, "seconds: expected more than 0 and at most 60, got 0");
-  REFUSED(squeezebert_measure_peak(61.0, &gflops), kInvalid, "seconds: expected more than 0 and at most 60, got 61");
-  CHECK(squeezebert_measure_peak(NAN, &gflops) == kInvalid && gflops == -1.0);
+  REFUSED(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.1, nullptr), kInvalid,
+          "gflops: expected where to put the rate, got NULL");
+  const auto neither = static_cast<squeezebert_dtype>(2);
+  const std::string dtypes = "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got 2";
+  REFUSED(squeezebert_measure_peak(neither, 0.01, &gflops), kInvalid, dtypes);
+  const char* kernels = "unchanged";
+  REFUSED(squeezebert_active_kernels(neither, &kernels), kInvalid, dtypes);
+  CHECK(kernels == nullptr);
+  REFUSED(squeezebert_active_kernels(SQUEEZEBERT_FLOAT16, nullptr), kInvalid,
+          "name: expected where to put the name, got NULL");
+  REFUSED(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.0, &gflops), kInvalid,
+          "seconds: expected more than 0 and at most 60, got 0");
+  REFUSED(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 61.0, &gflops), kInvalid,
+          "seconds: expected more than 0 and at most 60, got 61");
+  CHECK(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, NAN, &gflops) == kInvalid && gflops == -1.0);
 }
 
 void test_context() {
@@ -107,7 +118,7 @@ void test_context() {
 void test_pack() {
   size_t bytes = 7;
   const auto refused = [&](squeezebert_conv_shape shape, const char* text) {
-    REFUSED(squeezebert_packed_size(&shape, &bytes), kInvalid, text);
+    REFUSED(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes), kInvalid, text);
     CHECK(bytes == 7);
   };
   refused({0, 8, 1, 1}, "shape: expected 1 to 2^31 - 1 channels, got 8 in and 0 out");
@@ -122,18 +133,24 @@ void test_pack() {
   refused({8, 8, 1, -1}, "kernel_size: expected an odd number, got -1");
   refused({INT32_MAX, INT32_MAX, 1, 1}, "shape: the weight has more than 2^56 elements");
   const squeezebert_conv_shape shape = {8, 8, 1, 1};
-  REFUSED(squeezebert_packed_size(nullptr, &bytes), kInvalid, "shape, bytes: expected both, got NULL");
-  REFUSED(squeezebert_packed_size(&shape, nullptr), kInvalid, "shape, bytes: expected both, got NULL");
-  OK(squeezebert_packed_size(&shape, &bytes));
+  REFUSED(squeezebert_packed_size(&shape, static_cast<squeezebert_dtype>(2), &bytes), kInvalid,
+          "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got 2");
+  REFUSED(squeezebert_packed_size(nullptr, SQUEEZEBERT_FLOAT32, &bytes), kInvalid,
+          "shape, bytes: expected both, got NULL");
+  REFUSED(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, nullptr), kInvalid,
+          "shape, bytes: expected both, got NULL");
+  OK(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes));
   const Floats weight(64);
   std::vector<unsigned char> room(bytes);
   const std::string expected = "packed: expected room for " + std::to_string(bytes) + " bytes, got ";
-  REFUSED(squeezebert_pack(&shape, nullptr, room.data(), bytes), kInvalid, "weight: expected a weight, got NULL");
-  REFUSED(squeezebert_pack(&shape, weight.data(), room.data(), bytes - 1), kInvalid,
+  REFUSED(squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, nullptr, room.data(), bytes), kInvalid,
+          "weight: expected a weight, got NULL");
+  REFUSED(squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, weight.data(), room.data(), bytes - 1), kInvalid,
           expected + std::to_string(bytes - 1));
-  REFUSED(squeezebert_pack(&shape, weight.data(), nullptr, bytes), kInvalid, expected + "0");
+  REFUSED(squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, weight.data(), nullptr, bytes), kInvalid, expected + "0");
   CHECK(room == std::vector<unsigned char>(bytes));
-  REFUSED(squeezebert_packed_shape(room.data(), bytes, nullptr), kInvalid, "shape: expected where to put it, got NULL");
+  REFUSED(squeezebert_packed_shape(room.data(), bytes, nullptr, nullptr), kInvalid,
+          "shape: expected where to put it, got NULL");
 }
 
 // What every operator checks, on the one that has least else.
@@ -241,7 +258,7 @@ void test_attention() {
     return squeezebert_attention(context, shape, x.data(), stride, key ? key : x.data(), kChannels, x.data(), kChannels,
                                  mask, output.data(), kChannels);
   };
-  const squeezebert_attention_shape good = {1, offsets, offsets, 4, 6, 1.0f};
+  const squeezebert_attention_shape good = {1, offsets, offsets, 4, 6, 1.0f, SQUEEZEBERT_FLOAT32};
   const auto with = [&](auto squeezebert_attention_shape::* field, auto value) {
     squeezebert_attention_shape shape = good;
     shape.*field = value;
@@ -251,7 +268,9 @@ void test_attention() {
   const Shape late_queries = with(&Shape::query_offsets, late), late_keys = with(&Shape::key_offsets, late);
   const Shape no_heads = with(&Shape::heads, 0), no_size = with(&Shape::head_size, -6);
   const Shape huge = with(&Shape::heads, INT64_MAX);
+  const Shape no_dtype = with(&Shape::dtype, static_cast<squeezebert_dtype>(2));
   REFUSED(run(nullptr), kInvalid, "shape: expected a shape, got NULL");
+  REFUSED(run(&no_dtype), kInvalid, "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got 2");
   REFUSED(run(&late_queries), kInvalid, "query_offsets: expected the first offset to be 0, got 2");
   REFUSED(run(&late_keys), kInvalid, "key_offsets: expected the first offset to be 0, got 2");
   REFUSED(run(&no_heads), kInvalid, "heads: expected at least one head of at least one channel, got 0 heads of 6");
@@ -399,7 +418,7 @@ void test_out_of_memory() {
   const Conv conv = packed(4, 4, 1);
   const squeezebert_linear layer = conv.linear();
   const int32_t queries[] = {0, 1}, keys[] = {0, INT32_MAX};
-  const squeezebert_attention_shape shape = {1, queries, keys, 1, 1 << 24, 1.0f};
+  const squeezebert_attention_shape shape = {1, queries, keys, 1, 1 << 24, 1.0f, SQUEEZEBERT_FLOAT32};
   const Floats x(4);
   Floats y(4);
   // Refused before a row is read, so that the rows need not exist.

@@ -1,4 +1,4 @@
-// The definitions of the operators, in float64 and plain loops, and how far float32 may be from them.
+// The definitions of the operators, in float64 and plain loops, and how far float32 and float16 may be from them.
 #pragma once
 
 #include <algorithm>
@@ -12,12 +12,27 @@ using Doubles = std::vector<double>;
 
 inline Doubles widen(const Floats& x) { return {x.begin(), x.end()}; }
 
-constexpr double kUnitRoundoff = 0x1p-24;  // half the distance from 1 to the next float
+// Half the distance from 1 to the next float32, and to the next float16.
+constexpr double kFloatRoundoff = 0x1p-24;
+constexpr double kHalfRoundoff = 0x1p-11;
+
+// Of products and sums.
+inline double unit_roundoff() { return multiplies_half() ? kHalfRoundoff : kFloatRoundoff; }
+
+// A number as g_dtype stores it: with float16 the nearest of those, which are at least 2^-24 apart.
+inline double stored(double x) {
+  if (g_dtype == SQUEEZEBERT_FLOAT32 || !std::isfinite(x)) return x;
+  const double step = ldexp(1.0, std::max(ilogb(x) - 10, -24));
+  const double rounded = nearbyint(x / step) * step;
+  return fabs(rounded) < 65520.0 ? rounded : copysign(INFINITY, rounded);
+}
 
 // Of a chain of reductions whose lengths add up to `terms`, on values of at most about `size`. Roundings go up as often
 // as down, so they add up like the square root of their number; 4 leaves a dozen standard deviations.
-inline double float32_bound(int64_t terms, double size = 1.0) {
-  return (2.0 + 4.0 * sqrt(static_cast<double>(terms))) * kUnitRoundoff * size;
+// With float16, attention rounds keys and values that are results themselves, on every ISA.
+inline double bound(int64_t terms, double size = 1.0) {
+  const double roundoff = g_dtype == SQUEEZEBERT_FLOAT16 ? kHalfRoundoff : kFloatRoundoff;
+  return (2.0 + 4.0 * sqrt(static_cast<double>(terms))) * roundoff * size;
 }
 
 struct Exact {
@@ -44,12 +59,13 @@ inline Exact exact_conv(const Conv& conv, const Offsets& offsets, const Doubles&
           const double* row = &x[static_cast<size_t>(from * shape.in_channels + o / columns * depth)];
           const float* weight = &conv.weight[static_cast<size_t>(o * depth * taps + tap)];
           for (int64_t i = 0; i < depth; ++i) {
-            sum += weight[i * taps] * row[i];
-            magnitude += fabs(weight[i * taps] * row[i]);
+            const double product = stored(weight[i * taps]) * row[i];
+            sum += product;
+            magnitude += fabs(product);
           }
         }
         y.values.push_back(sum);
-        y.bounds.push_back(roundings * kUnitRoundoff * magnitude);
+        y.bounds.push_back(roundings * unit_roundoff() * magnitude);
       }
     }
   }
@@ -105,7 +121,9 @@ inline Doubles exact_attention(const squeezebert_attention_shape& shape, const D
         double largest = -std::numeric_limits<double>::max(), sum = 0.0;
         for (int64_t j = 0; j < keys; ++j) {
           double& score = scores[static_cast<size_t>(j)];
-          for (int64_t c = 0; c < shape.head_size; ++c) score += at(query, i, c) * at(key, first_key + j, c);
+          for (int64_t c = 0; c < shape.head_size; ++c) {
+            score += at(query, i, c) * stored(at(key, first_key + j, c));
+          }
           score *= shape.scale;
           if (mask) {
             score += mask->data[s * mask->sequence_stride + h * mask->head_stride +
@@ -116,7 +134,9 @@ inline Doubles exact_attention(const squeezebert_attention_shape& shape, const D
         for (double& score : scores) sum += score = exp(score - largest);
         for (int64_t c = 0; c < shape.head_size && sum > 0.0; ++c) {
           double& y = output[static_cast<size_t>(i * channels + h * shape.head_size + c)];
-          for (int64_t j = 0; j < keys; ++j) y += scores[static_cast<size_t>(j)] / sum * at(value, first_key + j, c);
+          for (int64_t j = 0; j < keys; ++j) {
+            y += scores[static_cast<size_t>(j)] / sum * stored(at(value, first_key + j, c));
+          }
         }
       }
     }
@@ -134,8 +154,8 @@ inline Doubles exact_layer(const EncoderLayer& layer, const Offsets& offsets, in
                            const squeezebert_mask* mask, double* magnifies) {
   const int64_t head_size = layer.query.shape.out_channels / heads;
   const squeezebert_attention_shape shape = {
-      static_cast<int64_t>(offsets.size()) - 1,   offsets.data(), offsets.data(), heads, head_size,
-      1.0f / sqrtf(static_cast<float>(head_size))};
+      static_cast<int64_t>(offsets.size()) - 1,    offsets.data(), offsets.data(), heads, head_size,
+      1.0f / sqrtf(static_cast<float>(head_size)), g_dtype};
   const Doubles context = exact_attention(shape, exact_conv(layer.query, x).values, exact_conv(layer.key, x).values,
                                           exact_conv(layer.value, x).values, mask);
   const Doubles middle =
@@ -166,12 +186,12 @@ inline void check_close(const char* what, const Floats& got, const Exact& expect
   check_close(what, got, expected.values, expected.bounds);
 }
 
-// One bound for all elements: float32_bound of their largest.
+// One bound for all elements: bound of their largest.
 inline void check_close(const char* what, const Floats& got, const Doubles& expected, int64_t terms,
                         double magnifies = 1.0) {
   double size = 1.0;
   for (const double value : expected) size = std::isfinite(value) ? std::max(size, fabs(value)) : size;
-  check_close(what, got, expected, Doubles(expected.size(), float32_bound(terms, size * std::max(1.0, magnifies))));
+  check_close(what, got, expected, Doubles(expected.size(), bound(terms, size * std::max(1.0, magnifies))));
 }
 
 }  // namespace tests

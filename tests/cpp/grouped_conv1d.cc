@@ -23,8 +23,8 @@ void test_kernel_sizes() {
       Conv conv(28, 20, groups, static_cast<uint32_t>(taps), taps);
       if (groups == 2) conv.bias.clear();
       const Floats input = random(37 * 20, 3);
-      const Exact expected = exact_conv(conv, offsets, widen(input));
-      for_each_isa([&] {
+      for_each_kernels([&] {
+        const Exact expected = exact_conv(conv, offsets, widen(input));
         conv.pack();
         const Floats batch = on_every_host([&](auto* context) { return run(context, conv, offsets, input); });
         check_close("grouped_conv1d", batch, expected);
@@ -44,8 +44,8 @@ void test_lengths() {
   const Offsets offsets = every_length(33);
   Conv conv(kOut, kIn, 3, 8, 5);
   const Floats input = random(offsets.back() * kIn, 9);
-  const Exact expected = exact_conv(conv, offsets, widen(input));
-  for_each_isa([&] {
+  for_each_kernels([&] {
+    const Exact expected = exact_conv(conv, offsets, widen(input));
     conv.pack();
     const Floats batch = on_every_host([&](auto* context) { return run(context, conv, offsets, input); });
     check_close("grouped_conv1d", batch, expected);
@@ -80,7 +80,7 @@ void test_not_finite() {
   const Floats clean = random(24 * 8, 5);
   Floats input = clean;
   input[11 * 8 + 5] = NAN;
-  for_each_isa([&] {
+  for_each_kernels([&] {
     conv.pack();
     const Floats expected = run(Context(), conv, offsets, clean), got = run(Context(), conv, offsets, input);
     for (size_t i = 0; i < got.size(); ++i) {
@@ -98,7 +98,7 @@ void test_not_finite() {
 void test_edges() {
   Conv conv(33, 21, 3, 6);
   const Floats input = random(19 * 21, 7);
-  for_each_isa([&] {
+  for_each_kernels([&] {
     conv.pack();
     const squeezebert_linear layer = conv.linear();
     Floats output(19 * 33);

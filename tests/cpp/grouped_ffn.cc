@@ -44,7 +44,7 @@ void test_groups() {
       Ffn ffn(36, wide, first, second);
       if (wide == 60) ffn.intermediate.bias.clear();
       const Floats input = random(41 * 36, 5);
-      for_each_isa([&] {
+      for_each_kernels([&] {
         ffn.pack();
         check(ffn, input, on_every_host([&](auto* context) { return run(context, ffn, input); }));
       });
@@ -57,7 +57,7 @@ void test_tokens() {
   const Floats input = random(kMost * kChannels, 6);
   for (const int64_t second_groups : {4, 2}) {
     Ffn ffn(kChannels, 52, 4, second_groups);
-    for_each_isa([&] {
+    for_each_kernels([&] {
       ffn.pack();
       const Floats all = on_every_host([&](auto* context) { return run(context, ffn, input); });
       check(ffn, input, all);
@@ -80,7 +80,7 @@ void test_not_finite() {
     for (const float bad : {NAN, INFINITY, -INFINITY}) {
       Floats input = clean;
       input[13 * kChannels + 6] = bad;
-      for_each_isa([&] {
+      for_each_kernels([&] {
         ffn.pack();
         const Floats expected = run(Context(), ffn, clean), got = run(Context(), ffn, input);
         CHECK(same_bits(slice(got, 0, 13 * kChannels), slice(expected, 0, 13 * kChannels)));

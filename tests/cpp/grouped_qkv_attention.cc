@@ -18,7 +18,7 @@ Floats run(squeezebert_context* context, const Projections& p, const Offsets& of
            const squeezebert_mask* mask = nullptr) {
   const int64_t out = p.query.shape.out_channels;
   const squeezebert_attention_shape shape = {
-      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, out / kHeads, 0.4f};
+      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, out / kHeads, 0.4f, g_dtype};
   const squeezebert_linear query = p.query.linear(), key = p.key.linear(), value = p.value.linear();
   const Matrix x(input, kIn, 1);
   Matrix y(x.rows(), out, 2);
@@ -40,8 +40,9 @@ void test_groups() {
       const Doubles x = widen(input);
       const Doubles query = exact_conv(p.query, x).values, key = exact_conv(p.key, x).values,
                     value = exact_conv(p.value, x).values;
-      const squeezebert_attention_shape shape = {4, offsets.data(), offsets.data(), kHeads, out / kHeads, 0.4f};
-      for_each_isa([&] {
+      const squeezebert_attention_shape shape = {4,    offsets.data(), offsets.data(), kHeads, out / kHeads,
+                                                 0.4f, g_dtype};
+      for_each_kernels([&] {
         for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
         for (const squeezebert_mask* given : {static_cast<const squeezebert_mask*>(nullptr), &mask}) {
           const Floats batch = on_every_host([&](auto* context) { return run(context, p, offsets, input, given); });
@@ -68,11 +69,12 @@ void test_lengths() {
   const int64_t all_groups[][3] = {{3, 3, 3}, {1, 3, 3}};
   for (const auto& groups : all_groups) {
     Projections p(kOut, groups);
-    const squeezebert_attention_shape shape = {34, offsets.data(), offsets.data(), kHeads, kOut / kHeads, 0.4f};
     const Doubles x = widen(input);
-    const Doubles expected = exact_attention(shape, exact_conv(p.query, x).values, exact_conv(p.key, x).values,
-                                             exact_conv(p.value, x).values, nullptr);
-    for_each_isa([&] {
+    for_each_kernels([&] {
+      const squeezebert_attention_shape shape = {34,   offsets.data(), offsets.data(), kHeads, kOut / kHeads,
+                                                 0.4f, g_dtype};
+      const Doubles expected = exact_attention(shape, exact_conv(p.query, x).values, exact_conv(p.key, x).values,
+                                               exact_conv(p.value, x).values, nullptr);
       for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
       const Floats batch = on_every_host([&](auto* context) { return run(context, p, offsets, input); });
       check_close("grouped_qkv_attention", batch, expected, kIn + kOut / kHeads + 33);
@@ -95,7 +97,7 @@ void test_not_finite() {
   const int64_t all_groups[][3] = {{3, 3, 3}, {1, 1, 1}};
   for (const auto& groups : all_groups) {
     Projections p(kOut, groups);
-    for_each_isa([&] {
+    for_each_kernels([&] {
       for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
       const Floats expected = run(Context(), p, offsets, clean), got = run(Context(), p, offsets, input);
       for (int64_t i = 0; i < 31 * kOut; ++i) {
@@ -118,7 +120,7 @@ void check_steps(const Offsets& offsets) {
   Projections p(kOut, groups);
   const Floats input = random(tokens * kIn, 9);
   const squeezebert_attention_shape shape = {
-      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, kOut / kHeads, 0.4f};
+      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, kOut / kHeads, 0.4f, g_dtype};
   const Context context;
   Floats projected[3], expected(static_cast<size_t>(tokens * kOut));
   Conv* const convs[] = {&p.query, &p.key, &p.value};
@@ -139,7 +141,7 @@ int main() {
   test_groups();
   test_lengths();
   test_not_finite();
-  for_each_isa([] { check_steps({0, 9, 9, 10, 44}); });
+  for_each_kernels([] { check_steps({0, 9, 9, 10, 44}); });
   check_steps({0, 4, 1034});  // longer than projections and attention run as one
   return check_result();
 }

@@ -95,7 +95,7 @@ void encode(squeezebert_context* context, const Model& model, const Offsets& off
 void test_bound() {
   // One worker is the calling thread, which cannot leave the work out: too much of it for an emulator or a sanitizer.
   double gflops = 0.0;
-  OK(squeezebert_measure_peak(0.01, &gflops));
+  OK(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.01, &gflops));
 #ifdef SQUEEZEBERT_SANITIZED
   gflops = 0.0;
 #endif
@@ -159,7 +159,7 @@ void test_steady_state() {
                            wide_kernel = taps.linear();
   const squeezebert_layer_norm norm = layer.output_norm.get();
   const Offsets offsets = {0, 9, 9, 30, kTokens}, full = {0, 9, 30, kTokens};
-  const squeezebert_attention_shape shape = {4, offsets.data(), offsets.data(), 2, 64, 0.125f};
+  const squeezebert_attention_shape shape = {4, offsets.data(), offsets.data(), 2, 64, 0.125f, SQUEEZEBERT_FLOAT32};
   const Floats x = random(kTokens * kChannels, 1);
   const std::vector<int64_t> ids(kTokens, 3);
   const squeezebert_embeddings tables = {x.data(), 10, x.data(), 10, x.data(), 2, kChannels, norm};

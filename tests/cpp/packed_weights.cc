@@ -12,7 +12,7 @@ using Bytes = std::vector<unsigned char>;
 
 bool bad_pack(const void* packed, size_t bytes) {
   squeezebert_conv_shape shape = {-1, -1, -1, -1};
-  return squeezebert_packed_shape(packed, bytes, &shape) == SQUEEZEBERT_BAD_PACK && shape.out_channels == -1;
+  return squeezebert_packed_shape(packed, bytes, &shape, nullptr) == SQUEEZEBERT_BAD_PACK && shape.out_channels == -1;
 }
 bool bad_pack(const Bytes& pack) { return bad_pack(pack.data(), pack.size()); }
 
@@ -21,11 +21,11 @@ void test_size() {
   for (const int64_t groups : {1, 4}) {
     for (const squeezebert_conv_shape& shape :
          {squeezebert_conv_shape{768, 768, groups, 1}, {3072, 768, groups, 1}, {768, 3072, groups, 1}}) {
-      const auto plain = static_cast<double>(shape.out_channels * shape.in_channels / groups * 4);
-      for_each_isa([&] {
+      const auto elements = static_cast<double>(shape.out_channels * shape.in_channels / groups);
+      for_each_kernels([&] {
         size_t bytes = 0;
-        OK(squeezebert_packed_size(&shape, &bytes));
-        CHECK(static_cast<double>(bytes) <= 1.02 * plain);
+        OK(squeezebert_packed_size(&shape, g_dtype, &bytes));
+        CHECK(static_cast<double>(bytes) <= 1.02 * elements * (g_dtype == SQUEEZEBERT_FLOAT16 ? 2 : 4));
       });
     }
   }
@@ -35,10 +35,12 @@ void test_shape() {
   for (const squeezebert_conv_shape& shape :
        {squeezebert_conv_shape{1, 1, 1, 1}, {33, 15, 3, 5}, {40, 64, 8, 1}, {1, 3, 1, 31}}) {
     Conv conv(shape.out_channels, shape.in_channels, shape.groups, 1, shape.kernel_size);
-    for_each_isa([&] {
+    for_each_kernels([&] {
       conv.pack();
       squeezebert_conv_shape got{};
-      OK(squeezebert_packed_shape(conv.packed.data(), conv.packed.size(), &got));
+      squeezebert_dtype dtype{};
+      OK(squeezebert_packed_shape(conv.packed.data(), conv.packed.size(), &got, &dtype));
+      CHECK(dtype == g_dtype);
       CHECK(got.out_channels == shape.out_channels && got.in_channels == shape.in_channels);
       CHECK(got.groups == shape.groups && got.kernel_size == shape.kernel_size);
       const Bytes first = conv.packed;
@@ -46,7 +48,7 @@ void test_shape() {
       CHECK(conv.packed == first);  // every byte is written, always the same
       // Room to spare is left alone, and a pack with something after it is a pack.
       Bytes larger(first.size() + 9, 0x5a);
-      OK(squeezebert_pack(&shape, conv.weight.data(), larger.data(), larger.size()));
+      OK(squeezebert_pack(&shape, g_dtype, conv.weight.data(), larger.data(), larger.size()));
       CHECK(std::equal(first.begin(), first.end(), larger.begin()) && larger.back() == 0x5a);
       CHECK(!bad_pack(larger));
     });
@@ -102,28 +104,37 @@ void test_forged() {
   });
 }
 
-// A pack for each ISA, used under each other one.
-void test_foreign_isa() {
+// A pack for each ISA, used under each other one. Two ISAs may share their float16 kernels.
+void test_foreign_isa(squeezebert_dtype dtype) {
+  const auto kernels = [](squeezebert_dtype of) {
+    const char* name = nullptr;
+    OK(squeezebert_active_kernels(of, &name));
+    return std::string(name);
+  };
   const Floats input = random(24, 3);
+  g_dtype = dtype;
   for (int from = 0; squeezebert_isa_name(from); ++from) {
     Conv conv(40, 24, 4, 2);
     OK(squeezebert_force_isa(squeezebert_isa_name(from)));
     conv.pack();
+    const std::string packed_for = kernels(dtype);
     const squeezebert_linear layer = conv.linear();
     for (int to = 0; const char* name = squeezebert_isa_name(to); ++to) {
       OK(squeezebert_force_isa(name));
       Floats output(40, 7.0f);
       const squeezebert_status status =
           squeezebert_grouped_conv1x1(Context(), 1, input.data(), 24, &layer, output.data(), 40);
-      CHECK(status == (from == to ? SQUEEZEBERT_OK : SQUEEZEBERT_BAD_PACK));
-      if (from == to) continue;
+      const bool own = kernels(dtype) == packed_for;
+      CHECK(status == (own ? SQUEEZEBERT_OK : SQUEEZEBERT_BAD_PACK));
+      if (own) continue;
       CHECK(output == Floats(40, 7.0f));
       const std::string error = squeezebert_last_error();
-      CHECK(error.find(std::string("layer: expected a weight packed for ") + name + ", got one for ") == 0);
-      CHECK(error.find(squeezebert_isa_name(from)) != std::string::npos);
+      CHECK(error.find("layer: expected a weight packed for " + kernels(SQUEEZEBERT_FLOAT32) + " or " +
+                       kernels(SQUEEZEBERT_FLOAT16) + ", got one for " + packed_for + ",") == 0);
     }
   }
   OK(squeezebert_force_isa(nullptr));
+  g_dtype = SQUEEZEBERT_FLOAT32;
 }
 
 // Packs come out of files at any offset; floats must lie at theirs.
@@ -135,9 +146,10 @@ void test_alignment() {
     for (const size_t offset : {1, 2, 3}) {
       memcpy(&shifted[offset], conv.packed.data(), conv.packed.size());
       squeezebert_conv_shape shape;
-      CHECK(squeezebert_packed_shape(&shifted[offset], conv.packed.size(), &shape) == SQUEEZEBERT_INVALID_ARGUMENT);
-      CHECK(squeezebert_pack(&conv.shape, conv.weight.data(), &shifted[offset], conv.packed.size()) ==
+      CHECK(squeezebert_packed_shape(&shifted[offset], conv.packed.size(), &shape, nullptr) ==
             SQUEEZEBERT_INVALID_ARGUMENT);
+      CHECK(squeezebert_pack(&conv.shape, SQUEEZEBERT_FLOAT32, conv.weight.data(), &shifted[offset],
+                             conv.packed.size()) == SQUEEZEBERT_INVALID_ARGUMENT);
     }
     memcpy(&shifted[4], conv.packed.data(), conv.packed.size());
     const squeezebert_linear there = conv.linear(), here = {&shifted[4], conv.packed.size(), conv.bias.data()};
@@ -156,7 +168,8 @@ int main() {
   test_shape();
   test_damaged();
   test_forged();
-  test_foreign_isa();
+  test_foreign_isa(SQUEEZEBERT_FLOAT32);
+  test_foreign_isa(SQUEEZEBERT_FLOAT16);
   test_alignment();
   return check_result();
 }

@@ -96,6 +96,9 @@ class Matrix {
   Floats memory_;
 };
 
+// What weights are packed as, and attention multiplies: for_each_kernels() sets it.
+inline squeezebert_dtype g_dtype = SQUEEZEBERT_FLOAT32;
+
 // A grouped convolution. Weights shrink with the number of terms, which keeps activations of order 1. pack() before
 // use.
 struct Conv {
@@ -112,9 +115,9 @@ struct Conv {
 
   void pack() {
     size_t bytes = 0;
-    OK(squeezebert_packed_size(&shape, &bytes));
+    OK(squeezebert_packed_size(&shape, g_dtype, &bytes));
     packed.assign(bytes, 0xff);
-    OK(squeezebert_pack(&shape, weight.data(), packed.data(), bytes));
+    OK(squeezebert_pack(&shape, g_dtype, weight.data(), packed.data(), bytes));
   }
 
   squeezebert_linear linear() const { return {packed.data(), packed.size(), bias.empty() ? nullptr : bias.data()}; }
@@ -201,6 +204,23 @@ inline void for_each_isa(const std::function<void()>& body) {
     if (check_failures > before) fprintf(stderr, "(the above with %s)\n", name);
   }
   OK(squeezebert_force_isa(nullptr));
+}
+
+// The same for float32 and float16 weights.
+inline void for_each_kernels(const std::function<void()>& body) {
+  for_each_isa(body);
+  g_dtype = SQUEEZEBERT_FLOAT16;
+  const int before = check_failures;
+  for_each_isa(body);
+  if (check_failures > before) fprintf(stderr, "(the above with float16 weights)\n");
+  g_dtype = SQUEEZEBERT_FLOAT32;
+}
+
+// Whether the kernels in use for g_dtype round what they multiply to float16, and add it up there.
+inline bool multiplies_half() {
+  const char* name = "";
+  OK(squeezebert_active_kernels(g_dtype, &name));
+  return strcmp(name, "neon_hp") == 0;
 }
 
 }  // namespace tests

@@ -74,7 +74,7 @@ void test_threads_at_once() {
 void test_errors_are_per_thread() {
   const squeezebert_conv_shape uneven = {4, 4, 3, 1};
   size_t bytes = 0;
-  CHECK(squeezebert_packed_size(&uneven, &bytes) == SQUEEZEBERT_INVALID_ARGUMENT);
+  CHECK(squeezebert_packed_size(&uneven, SQUEEZEBERT_FLOAT32, &bytes) == SQUEEZEBERT_INVALID_ARGUMENT);
   std::thread([] { CHECK(strcmp(squeezebert_last_error(), "") == 0); }).join();
   CHECK(strstr(squeezebert_last_error(), "groups") != nullptr);
 }

@@ -27,9 +27,15 @@ inline int64_t score_stride(int64_t key_rows) {
   return (vectors | 1) * Vec::kLanes;
 }
 
+// Floats that the keys' and values' panels take.
+inline int64_t packed_floats(int64_t key_rows, int64_t head_size) {
+  const int64_t elements = (panels_of(key_rows) * head_size + panels_of(head_size) * key_rows) * Tile::kColumns;
+  constexpr auto kPerFloat = static_cast<int64_t>(sizeof(float) / sizeof(Element));
+  return (elements + kPerFloat - 1) / kPerFloat;
+}
+
 inline size_t attention_scratch(int64_t key_rows, int64_t head_size) {
-  return static_cast<size_t>(panels_of(key_rows) * head_size * Tile::kColumns +
-                             panels_of(head_size) * key_rows * Tile::kColumns + kQueryBlock * score_stride(key_rows) +
+  return static_cast<size_t>(packed_floats(key_rows, head_size) + kQueryBlock * score_stride(key_rows) +
                              2 * kQueryBlock);
 }
 
@@ -61,9 +67,9 @@ inline float softmax_row(float* scores, const float* mask, int64_t keys) {
 inline void attention(const AttentionArgs& a) {
   const int64_t key_panels = panels_of(a.key_rows);
   const int64_t value_panels = panels_of(a.head_size);
-  float* keys = a.scratch;
-  float* values = keys + key_panels * a.head_size * Tile::kColumns;
-  float* scores = values + value_panels * a.key_rows * Tile::kColumns;
+  auto* const keys = reinterpret_cast<Element*>(a.scratch);
+  Element* const values = keys + key_panels * a.head_size * Tile::kColumns;
+  float* const scores = a.scratch + packed_floats(a.key_rows, a.head_size);
   const int64_t stride = score_stride(a.key_rows);
   float* scales = scores + kQueryBlock * stride;
   float* reciprocals = scales + kQueryBlock;

@@ -3,8 +3,9 @@
 //   c[i][j] = epilogue( start[i][j] + sum over k of x[i][k] * panel[k][j] )
 //
 // x is token-major with any row stride. A panel holds Tile::kColumns output channels of one group, k-major, so that the
-// inner loop reads it as one stream. Every sum runs over k in order in one accumulator, started from the bias, whatever
-// the tile's height or the block of k: the bits of a row depend on nothing but the row.
+// inner loop reads it as one stream; its elements are float32 or float16 (simd/half_panels.h). Every sum runs over k in
+// order in one accumulator, started from the bias, whatever the tile's height or the block of k: the bits of a row
+// depend on nothing but the row.
 #pragma once
 
 #include "kernels/kernels.h"
@@ -93,38 +94,37 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     for_each_sum<kRows>([&](int i, int j) { sums[i][j] = zero(); });
   }
 
-  // Rows are reached from every third one (base, base + stride, base + 2 * stride are x86 addressing modes), so the 14
-  // rows of the tallest tile cost 5 pointers and one stride, not 14 pointers.
-  constexpr int kBases = (kRows + 2) / 3;
-  const float* base[kBases];
-#pragma GCC unroll 8
-  for (int b = 0; b < kBases; ++b) base[b] = x + 3 * b * a.x_stride;
   const ptrdiff_t stride = a.x_stride;
-  const float* panel = a.panel;
-
-  const auto step = [&]() __attribute__((always_inline)) {
-    Vec weights[Tile::kDepth * kVectors];
-#pragma GCC unroll 16
-    for (int j = 0; j < Tile::kDepth * kVectors; ++j) weights[j] = load(panel + j * Vec::kLanes);
-    panel += Tile::kDepth * Tile::kColumns;
-#pragma GCC unroll 16
-    for (int i = 0; i < kRows; ++i) multiply_row(load_row(base[i / 3] + (i % 3) * stride), weights, sums[i]);
-#pragma GCC unroll 8
-    for (int b = 0; b < kBases; ++b) base[b] += Tile::kDepth;
-  };
+  const auto* panel = static_cast<const Element*>(a.panel);
   int64_t k = 0;
   if constexpr (Tile::kOwnSteps) {  // simd/ISA.h has the inner loop
-    k = a.depth / Tile::kDepth * Tile::kDepth;
-    multiply_steps(sums, x, stride, panel, k / Tile::kDepth, ahead, ahead_step);
+    k = multiply_steps(sums, x, stride, panel, a.depth, ahead, ahead_step);
   } else {
+    // Rows are reached from every third one (base, base + stride, base + 2 * stride are x86 addressing modes), so the
+    // 14 rows of the tallest tile cost 5 pointers and one stride, not 14 pointers.
+    constexpr int kBases = (kRows + 2) / 3;
+    const float* base[kBases];
+#pragma GCC unroll 8
+    for (int b = 0; b < kBases; ++b) base[b] = x + 3 * b * stride;
+
+    const auto step = [&]() __attribute__((always_inline)) {
+      Vec weights[Tile::kDepth * kVectors];
+#pragma GCC unroll 16
+      for (int j = 0; j < Tile::kDepth * kVectors; ++j) weights[j] = load(panel + j * Vec::kLanes);
+      panel += Tile::kDepth * Tile::kColumns;
+#pragma GCC unroll 16
+      for (int i = 0; i < kRows; ++i) multiply_row(load_row(base[i / 3] + (i % 3) * stride), weights, sums[i]);
+#pragma GCC unroll 8
+      for (int b = 0; b < kBases; ++b) base[b] += Tile::kDepth;
+    };
     for (; k + kStep <= a.depth; k += kStep) {
       for (ptrdiff_t line = 0; line < ahead_step; line += 64) __builtin_prefetch(ahead + line, 0, 3);
       ahead += ahead_step;
 #pragma GCC unroll 1
       for (int u = 0; u < kStep / Tile::kDepth; ++u) step();
     }
+    for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) step();
   }
-  for (; k + Tile::kDepth <= a.depth; k += Tile::kDepth) step();
   for (; k < a.depth; ++k) {  // only where kDepth > 1
     for (int i = 0; i < kRows; ++i) {
       const Vec xi = broadcast(x[i * stride + k]);
@@ -171,7 +171,7 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
   const int64_t tiles = (a.rows + Tile::kRows - 1) / Tile::kRows;
   // Each tile fetches its share of the panel that comes after this one, spread over its steps; without it the first
   // tile of every panel waits for memory.
-  constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(float));
+  constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(Element));
   const char* ahead = static_cast<const char*>(a.next_panel);
   const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;
   int64_t row = 0;
@@ -186,7 +186,8 @@ inline void grouped_conv1x1_panel(const PanelArgs& a) {
 // Four columns of k at a time where a row's values are neighbours (a weight, or keys), a plain copy where a column's
 // are (values), one by one otherwise (the taps of a wider kernel).
 inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns,
-                       float* panel) {
+                       void* packed) {
+  auto* const panel = static_cast<Element*>(packed);
   constexpr int kLanes = Vec::kLanes;
   const int whole = step == 1 ? columns / kLanes * kLanes : 0;
   const int64_t depth4 = depth / 4 * 4;
@@ -201,7 +202,7 @@ inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, in
   if (stride == 1) {
     for (int64_t k = 0; k < depth; ++k) {
       const float* row = weight + k * step;
-      float* out = panel + k * Tile::kColumns;
+      Element* out = panel + k * Tile::kColumns;
       if (columns == Tile::kColumns) {
 #pragma GCC unroll 8
         for (int j = 0; j < Tile::kVectors; ++j) store(out + j * kLanes, load(row + j * kLanes));
@@ -212,12 +213,12 @@ inline void pack_panel(const float* weight, ptrdiff_t stride, ptrdiff_t step, in
     return;
   }
   for (int64_t k = columns == whole ? depth4 : 0; k < depth; ++k) {
-    float* row = panel + k * Tile::kColumns;
-    for (int j = k < depth4 ? whole : 0; j < columns; ++j) row[j] = weight[j * stride + k * step];
+    Element* row = panel + k * Tile::kColumns;
+    for (int j = k < depth4 ? whole : 0; j < columns; ++j) store_one(row + j, weight[j * stride + k * step]);
   }
   if (columns == Tile::kColumns) return;
   for (int64_t k = 0; k < depth; ++k) {
-    for (int j = columns; j < Tile::kColumns; ++j) panel[k * Tile::kColumns + j] = 0.0f;
+    for (int j = columns; j < Tile::kColumns; ++j) store_one(panel + k * Tile::kColumns + j, 0.0f);
   }
 }
 

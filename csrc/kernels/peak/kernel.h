@@ -1,19 +1,23 @@
-// peak: the most float32 operations per second this ISA can do on one core, measured by independent fused multiply-adds
-// on registers. It is the denominator of every share of peak that we report.
+// peak: the most operations per second that these kernels' products could do on one core, measured by independent fused
+// multiply-adds on registers. It is the denominator of every share of peak that we report.
 #pragma once
 
 #include "kernels/kernels.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
+inline void splat(Vec& x, float value) { x = broadcast(value); }
+
 // As many accumulators as the micro-kernel's tile has, enough to hide any FMA's latency.
 inline double peak(int64_t rounds) {
-  constexpr int kSums = Tile::kRows * Tile::kVectors;
+  constexpr int kSums = Tile::kRows * Tile::kColumns / Product::kLanes;
   constexpr int kRepeats = 8;
-  Vec sums[kSums];
-  for (int i = 0; i < kSums; ++i) sums[i] = broadcast(1.0f + static_cast<float>(i));
-  Vec x = broadcast(0.999f);
-  Vec y = broadcast(0.001f);
+  Product sums[kSums];
+  for (int i = 0; i < kSums; ++i) splat(sums[i], 1.0f + static_cast<float>(i));
+  Product x, y, total;
+  splat(x, 0.999f);
+  splat(y, 0.001f);
+  splat(total, 0.0f);
   for (int64_t r = 0; r < rounds; ++r) {
 #pragma GCC unroll 16
     for (int repeat = 0; repeat < kRepeats; ++repeat) {
@@ -21,11 +25,10 @@ inline double peak(int64_t rounds) {
       for (int i = 0; i < kSums; ++i) sums[i] = fma(sums[i], x, y);
     }
   }
-  Vec total = zero();
   for (int i = 0; i < kSums; ++i) total = total + sums[i];
   volatile float used = reduce_add(total);
   (void)used;
-  return 2.0 * kSums * Vec::kLanes * kRepeats * static_cast<double>(rounds);
+  return 2.0 * kSums * Product::kLanes * kRepeats * static_cast<double>(rounds);
 }
 
 }  // namespace squeezebert::SQUEEZEBERT_ISA

@@ -119,7 +119,7 @@ void test_gelu(uint64_t stride) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (!check_isa_usable(SQUEEZEBERT_ISA_NAME)) return CHECK_SKIPPED;
+  if (!check_kernels_usable(SQUEEZEBERT_ISA_NAME)) return CHECK_SKIPPED;
   const uint64_t stride = argc > 1 ? strtoull(argv[1], nullptr, 10) : 1009;
   test_exp(stride);
   test_gelu(stride);

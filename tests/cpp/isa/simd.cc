@@ -133,7 +133,7 @@ void test_fma_row() {
 }  // namespace
 
 int main() {
-  if (!check_isa_usable(SQUEEZEBERT_ISA_NAME)) return CHECK_SKIPPED;
+  if (!check_kernels_usable(SQUEEZEBERT_ISA_NAME)) return CHECK_SKIPPED;
   test_arithmetic();
   test_fused();
   test_nan();

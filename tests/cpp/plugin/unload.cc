@@ -19,11 +19,12 @@ void compute(void* library) {
   constexpr int64_t kChannels = 256;
   const squeezebert_conv_shape shape = {kChannels, kChannels, 1, 1};
   size_t bytes = 0;
-  CHECK(FIND(library, squeezebert_packed_size)(&shape, &bytes) == SQUEEZEBERT_OK);
+  CHECK(FIND(library, squeezebert_packed_size)(&shape, SQUEEZEBERT_FLOAT32, &bytes) == SQUEEZEBERT_OK);
   const tests::Floats weight(kChannels * kChannels, 1.0f), input(300 * kChannels, 1.0f);
   tests::Floats output(input.size());
   std::vector<unsigned char> packed(bytes);
-  CHECK(FIND(library, squeezebert_pack)(&shape, weight.data(), packed.data(), bytes) == SQUEEZEBERT_OK);
+  CHECK(FIND(library, squeezebert_pack)(&shape, SQUEEZEBERT_FLOAT32, weight.data(), packed.data(), bytes) ==
+        SQUEEZEBERT_OK);
   const squeezebert_linear layer = {packed.data(), bytes, nullptr};
   squeezebert_context* context = nullptr;
   CHECK(FIND(library, squeezebert_context_create)(nullptr, nullptr, 3, &context) == SQUEEZEBERT_OK);
