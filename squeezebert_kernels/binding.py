@@ -25,12 +25,13 @@ class Binding:
 
     num_heads, groups, eps, params: as torch.ops.squeezebert.encoder takes them. embedding: the last six arguments of
     embedding_layer_norm. pooler: weight and bias for grouped_conv1x1, or None. packed: the weights behind them.
-    parameters: every parameter that the fast path reads.
+    parameters: every parameter that the fast path reads. dtype: of the weights behind `packed`.
     """
 
     device_type = "cpu"
 
-    def __init__(self, base: nn.Module, family: Family) -> None:
+    def __init__(self, base: nn.Module, family: Family, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self._family = family
         self._structure = StructureWatch()
         self._dropouts = StructureWatch()
@@ -73,7 +74,7 @@ class Binding:
         return reads_as_plain(value)
 
     def _pack(self, linears: list[Linear]) -> Any:
-        return PackedLinears(linears)
+        return PackedLinears(linears, self.dtype)
 
     def _packed_weights(self) -> list[Tensor]:
         """What the operators take as the weight of each linear."""

@@ -102,14 +102,15 @@ class HeadForward(_Forward):
 
 
 class BaseForward(_Forward):
-    """The forward of a base model of `family`; release_weights: as in `optimize`."""
+    """The forward of a base model of `family`; release_weights and dtype: as in `optimize`."""
 
     device_type = "cpu"
 
-    def __init__(self, module: nn.Module, family: Family, release_weights: bool) -> None:
+    def __init__(self, module: nn.Module, family: Family, release_weights: bool, dtype: torch.dtype) -> None:
         super().__init__(module)
         self.family = family
         self._release_weights = release_weights
+        self._dtype = dtype
         self._start()
 
     def _start(self) -> None:
@@ -128,7 +129,7 @@ class BaseForward(_Forward):
             raise TypeError(
                 f"{_RELEASED}: call restore(model) before copying or pickling it, or save it with save_pretrained"
             )
-        return {"module": self.module, "family": self.family, "_release_weights": False}
+        return {"module": self.module, "family": self.family, "_release_weights": False, "_dtype": self._dtype}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -174,7 +175,7 @@ class BaseForward(_Forward):
         """Raises Declined where this is no time to let go of `binding` and make another."""
 
     def _bind_anew(self) -> Binding:
-        return Binding(self.module, self.family)
+        return Binding(self.module, self.family, self._dtype)
 
     def restore_weights(self) -> None:
         """Undoes `release_weights` until the model is bound again."""

@@ -31,17 +31,19 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     itself. While another graph is captured, the kernels are launched one by one, padding included, for that graph, in
     whose replays such an id gives NaN alone; an attention_mask on the host is a ValueError there.
 
-    The kernels serve inference, on the CPU in float32: eval mode, and gradients off (`torch.no_grad()`) or no parameter
+    The kernels serve inference: eval mode, and gradients off (`torch.no_grad()`) or no parameter
     that requires them. Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are
     zeros, where the original has values without meaning. Heads that read only the first token do not compute the
     others' last layer. Whatever else is asked (training, attentions, hidden states, other masks, autocast, another
     device; on CUDA, inputs_embeds and torch.compile) runs the original forward; the logger
     `squeezebert_kernels.fast_forward` says why at level DEBUG.
 
-    dtype: what the kernels compute in: torch.float32, on CUDA torch.float16 or torch.bfloat16 too.
+    dtype: what the kernels compute in: torch.float32 or torch.float16, on CUDA torch.bfloat16 too. On the CPU float16
+    is what weights are packed as, in half the memory; Arm cores with float16 arithmetic multiply in it too. The model
+    itself, its activations and its outputs stay float32.
     release_weights: frees the originals of the packed weights. Their parameters then read as NaN, though `state_dict`
     and `save_pretrained` still give their values, and requests for the original forward unpack them for the call.
-    Training, moving, copying and pickling need restore(model) first. On the CPU only.
+    Training, moving, copying and pickling need restore(model) first. On the CPU in float32 only.
 
     Raises TypeError when `model` holds no such model, ValueError for another dtype, for a forward that something else
     has replaced, and for weights that cannot be released. Warns when a model stays on its original path (an activation
@@ -95,12 +97,16 @@ def restore(model: Model) -> Model:
 
 def _check_options(model: nn.Module, dtype: torch.dtype, release_weights: bool) -> None:
     on_cuda = any(_is_on_cuda(base) for base, _ in _bases(model))
-    dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32,)
+    dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32, torch.float16)
     if dtype not in dtypes:
         where = " on CUDA" if on_cuda else ""
         raise ValueError(f"dtype: expected {' or '.join(map(str, dtypes))}{where}, got {dtype}")
     if on_cuda and release_weights:
         raise ValueError("release_weights: expected False for a model on CUDA, whose weights are not packed, got True")
+    if release_weights and dtype != torch.float32:
+        raise ValueError(
+            f"release_weights: expected False with dtype={dtype}, whose packed weights are rounded, got True"
+        )
 
 
 def _is_on_cuda(base: nn.Module) -> bool:
@@ -109,13 +115,13 @@ def _is_on_cuda(base: nn.Module) -> bool:
 
 def _forward_of(base: nn.Module, family: Family, release_weights: bool, dtype: torch.dtype) -> BaseForward:
     if not _is_on_cuda(base):
-        return BaseForward(base, family, release_weights)
+        return BaseForward(base, family, release_weights, dtype)
     from .triton.registration import operator
 
     operator("encoder")  # says so where Triton is missing
     from .triton.forward import CudaForward
 
-    return CudaForward(base, family, dtype)
+    return CudaForward(base, family, release_weights, dtype)
 
 
 def _bases(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:

@@ -1,6 +1,6 @@
 """The kernels for NumPy arrays: the operators of ``torch.ops.squeezebert.*`` on float32 arrays, with channels last.
 
-Weights are packed once, by `pack`, which is also where their group count is told::
+Weights, float32 or float16, are packed once, by `pack`, which is also where their group count is told::
 
     weight = pack(numpy.random.randn(768, 192).astype("float32"), groups=4)
     output = grouped_conv1x1(input, weight)  # [tokens, 768] -> [tokens, 768]
@@ -11,6 +11,7 @@ Every function documents its shapes; ``help(squeezebert_kernels.numpy.encoder)``
 from ._native import (
     PackedWeight,
     active_isa,
+    active_kernels,
     attention,
     embedding_layer_norm,
     encoder,
@@ -32,6 +33,7 @@ from ._native import (
 __all__ = [
     "PackedWeight",
     "active_isa",
+    "active_kernels",
     "attention",
     "embedding_layer_norm",
     "encoder",

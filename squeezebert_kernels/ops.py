@@ -8,8 +8,10 @@ What holds for all of them:
 
 - Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
   are not next to each other or its rows not one stride apart.
-- Activations, weights, biases and LayerNorm parameters are float32 on the CPU. Under ``torch.autocast("cpu")`` lower
-  precisions are cast to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
+- On the CPU activations, biases and LayerNorm parameters are float32, weights float32 or float16. float16 weights take
+  half the memory; Arm cores with float16 arithmetic round what they are multiplied with too, and add up 64 products at
+  a time in float16; all else is float32 (csrc/include/squeezebert.h, squeezebert_dtype). ``torch.autocast("cpu")``
+  casts lower precisions to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
 - On CUDA (with Triton, compute capability 8.0 and later) they are float32, float16 or bfloat16, all of one dtype, and
   sums are float32; float32 products are exact unless ``torch.backends.cuda.matmul.allow_tf32``.
   ``torch.autocast("cuda")`` casts to its dtype. Plain weights are as fast as packed ones. A mask is boolean, float32 or
@@ -70,7 +72,8 @@ _ops = torch.ops.squeezebert
 def pack_grouped_conv1x1(weight: Tensor, groups: int) -> Tensor:
     """Packs the weight of a position-wise grouped convolution for the instruction set in use.
 
-    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], float32, any strides.
+    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], any strides,
+        float32 or float16: the dtype that it is packed as.
 
     Returns uint8 [out_channels, bytes_per_channel]: opaque bytes that know their shape, groups and instruction set.
     Those made for another instruction set or layer are refused when used.
@@ -81,7 +84,7 @@ def pack_grouped_conv1x1(weight: Tensor, groups: int) -> Tensor:
 def pack_grouped_conv1d(weight: Tensor, groups: int) -> Tensor:
     """Packs the weight of a grouped convolution along the sequence, for `grouped_conv1d`.
 
-    weight: [out_channels, in_channels / groups, K], K odd, float32, any strides. Returns as `pack_grouped_conv1x1`.
+    weight: [out_channels, in_channels / groups, K], K odd, dtype and result as for `pack_grouped_conv1x1`.
     """
     return _ops.pack_grouped_conv1d.default(weight, groups)
 

@@ -33,16 +33,19 @@ class Linear:
 class PackedLinears:
     """Packs `linears` in the order given, so that a short input streams them through the cache front to back.
 
+    dtype: what they are packed as, torch.float32 or torch.float16.
+
     `packed[i]` is what the operators take as the weight of `linears[i]`: views of `buffer`, the same objects for good.
     `refresh` packs anew, in place, whatever changed. `release` frees the original weights, whose only copy is then the
     packed one.
     """
 
-    def __init__(self, linears: list[Linear]) -> None:
+    def __init__(self, linears: list[Linear], dtype: torch.dtype = torch.float32) -> None:
         self.linears = linears
+        self._dtype = dtype
         self._isa = active_isa()
         known: dict[tuple[torch.Size, int], int] = {}
-        sizes = [_packed_bytes(linear, known) for linear in linears]
+        sizes = [self._packed_bytes(linear, known) for linear in linears]
         starts = [0]
         for size in sizes:
             starts.append(starts[-1] + -(-size // _ALIGNMENT) * _ALIGNMENT)
@@ -133,9 +136,17 @@ class PackedLinears:
                 )
             if not reads_as_plain(linear.weight):
                 raise Declined(f"{linear.name}: {weight.dtype} on {weight.device}")
-            packed = torch.ops.squeezebert.pack_grouped_conv1x1(weight, linear.groups)
+            packed = torch.ops.squeezebert.pack_grouped_conv1x1(weight.to(self._dtype), linear.groups)
             self.packed[index].copy_(packed)
             self._released.discard(index)
+
+    def _packed_bytes(self, linear: Linear, known: dict[tuple[torch.Size, int], int]) -> int:
+        """Bytes of `linear`'s packed form; `known` remembers them by shape and groups."""
+        kind = (linear.weight.shape, linear.groups)
+        if kind not in known:
+            weight = linear.weight.detach().to(self._dtype)
+            known[kind] = torch.ops.squeezebert.pack_grouped_conv1x1(weight, linear.groups).numel()
+        return known[kind]
 
     def _free(self, indices: Iterable[int]) -> None:
         for index in indices:
@@ -165,11 +176,3 @@ def _return_memory() -> None:
     """Gives freed memory back to the system: glibc would keep most of it for later allocations."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _packed_bytes(linear: Linear, known: dict[tuple[torch.Size, int], int]) -> int:
-    """Bytes of `linear`'s packed form; `known` remembers them by shape and groups."""
-    kind = (linear.weight.shape, linear.groups)
-    if kind not in known:
-        known[kind] = torch.ops.squeezebert.pack_grouped_conv1x1(linear.weight.detach(), linear.groups).numel()
-    return known[kind]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from python_ref import ops as reference
 from squeezebert_kernels import ops
-from tolerances import float32_bound
+from tolerances import float16_weights_bound, float32_bound
 
 # Around the edges of every register tile in use (6, 8, 12 and 14 rows, 16 and 32 lanes) and of a block of 128.
 TOKEN_COUNTS = (0, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 27, 28, 29, 30, 31, 32, 33, 127, 128, 129)
@@ -257,8 +257,11 @@ class OperatorContract:
 
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
     def test_other_dtypes_are_refused(self, dtype: torch.dtype) -> None:
+        packed = self.pack(self.arguments(3))
         for name, value in self.arguments(3).items():
             if isinstance(value, Tensor) and value.dtype == torch.float32:
+                if dtype == torch.float16 and packed[name].dtype == torch.uint8:
+                    continue  # a weight
                 arguments = {**self.arguments(3), name: value.to(dtype)}
                 with pytest.raises(ValueError, match=rf"{name}: expected .*torch\.float32.*, got a {dtype} tensor"):
                     self.call(arguments)
@@ -288,6 +291,37 @@ class PackedWeightsContract(OperatorContract):
     def test_packed_weights_give_the_same_bits(self) -> None:
         arguments = self.arguments(13)
         assert torch.equal(self.call(self.pack(arguments)), self.call(arguments))
+
+    def halve(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The arguments with their weights, which are what `pack` changes, in float16."""
+        packed = iter(tensors(self.pack(arguments)))
+        return map_tensors(lambda t: t.half() if next(packed).dtype == torch.uint8 else t, arguments)
+
+    def test_float16_weights(self) -> None:
+        arguments = self.halve(self.arguments(13))
+        expected = exact(
+            type(self).operator, map_tensors(lambda t: t.float() if t.dtype == torch.float16 else t, arguments)
+        )
+        output = self.call(arguments)
+        assert output.dtype == torch.float32
+        bound = float16_weights_bound(*self.reductions, size=max(1.0, expected.abs().max().item()))
+        torch.testing.assert_close(output.double(), expected, rtol=0.0, atol=bound)
+        assert torch.equal(self.call(self.pack(arguments)), output)
+
+    def test_opcheck_with_float16_weights(self) -> None:
+        torch.library.opcheck(self.overload, tuple(self.halve(self.arguments(5)).values()))
+        torch.library.opcheck(self.overload, tuple(self.pack(self.halve(self.arguments(5))).values()))
+
+    def test_gradients_of_float16_weights(self) -> None:
+        """They are float16, as PyTorch's are, and those of the same values in float32, rounded."""
+        halved = self.halve(self.arguments(5))
+        leaves = [t.requires_grad_() for t in tensors(halved) if t.is_floating_point()]
+        wide = map_tensors(lambda t: t.detach().float() if t.is_floating_point() else t, halved)
+        wide_leaves = [t.requires_grad_() for t in tensors(wide) if t.is_floating_point()]
+        actual = torch.autograd.grad(self.call(halved).sum(), leaves)
+        expected = torch.autograd.grad(self.call(wide).sum(), wide_leaves)
+        for got, want, leaf in zip(actual, expected, leaves, strict=True):
+            assert torch.equal(got, want.to(leaf.dtype))
 
     def test_opcheck_with_packed_weights(self) -> None:
         torch.library.opcheck(self.overload, tuple(self.pack(self.arguments(5)).values()))

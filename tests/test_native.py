@@ -17,7 +17,7 @@ import pytest
 import squeezebert_kernels
 from numpy_formulas import EPS, Layer, Linear, attend, conv1d, floats, gelu, layer_norm
 from squeezebert_kernels import numpy as kernels
-from tolerances import float32_bound
+from tolerances import float16_weights_bound, float32_bound
 
 
 def assert_near(got: np.ndarray, exact: np.ndarray, *reduction_lengths: int) -> None:
@@ -51,6 +51,24 @@ def test_unknown_isa_is_refused_by_name() -> None:
     with pytest.raises(RuntimeError, match=r'scalar.*got "sve9"'):
         kernels.force_isa("sve9")
     assert kernels.active_isa() == before
+
+
+def test_float16_weights(isa: str) -> None:
+    own = {"avx512": "avx512_h", "avx2": "avx2_h", "scalar": "scalar_h"}
+    assert kernels.active_kernels() == kernels.active_kernels("float32") == isa
+    assert kernels.active_kernels("float16") in ([own[isa]] if isa in own else ["neon_h", "neon_hp"])
+    with pytest.raises(ValueError, match=r'dtype: expected "float32" or "float16", got "float64"'):
+        kernels.active_kernels("float64")
+    weight, x = floats(36, 6, scale=0.3), floats(7, 24)
+    packed = kernels.pack(weight.astype(np.float16), groups=4)
+    assert packed.dtype == "float16"
+    assert "dtype=float16" in repr(packed)
+    assert kernels.pack(weight, groups=4).dtype == "float32"
+    exact = conv1d(x, weight.astype(np.float16).astype(np.float32)[:, :, None], np.zeros(36, np.float32), 4)
+    got = kernels.grouped_conv1x1(x, packed)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, exact, rtol=0, atol=float16_weights_bound(6))
+    assert np.array_equal(kernels.grouped_conv1x1(x, kernels.pack(np.asfortranarray(weight, np.float16), 4)), got)
 
 
 def test_peak_is_a_rate() -> None:
@@ -321,7 +339,7 @@ def test_errors_name_the_argument() -> None:
     ids, table, vector = np.zeros(4, np.int64), floats(9, 24), floats(24)
     params = layer.params
     cases: list[tuple[str, Callable[[], object]]] = [
-        ("weight: expected a float32 array, got float64", lambda: kernels.pack(np.zeros((4, 4)))),
+        ("weight: expected a float32 or float16 array, got float64", lambda: kernels.pack(np.zeros((4, 4)))),
         (r"weight: expected \[out_channels", lambda: kernels.pack(floats(4))),
         ("groups: expected a number that divides 24", lambda: kernels.pack(floats(24, 8), 5)),
         ("groups", lambda: kernels.pack(floats(24, 8), 0)),

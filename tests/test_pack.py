@@ -39,10 +39,19 @@ def test_packing_adds_at_most_two_percent(groups: int) -> None:
         assert packed.nbytes <= 1.02 * weight.nbytes
 
 
+@pytest.mark.parametrize("groups", [1, 4])
+def test_float16_takes_half_the_memory(groups: int) -> None:
+    weight, _ = conv(3072, 768, groups)
+    packed = ops.pack_grouped_conv1x1(weight.half(), groups)
+    assert packed.nbytes <= 1.02 * weight.nbytes / 2
+    assert torch.equal(packed, ops.pack_grouped_conv1x1(weight.half().t().contiguous().t(), groups))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize(("pack", "kernel_size"), PACK)
-def test_opcheck(pack, kernel_size: int) -> None:
+def test_opcheck(pack, kernel_size: int, dtype: torch.dtype) -> None:
     weight, _ = conv(20, 24, 2, kernel_size)
-    torch.library.opcheck(getattr(torch.ops.squeezebert, pack.__name__).default, (weight, 2))
+    torch.library.opcheck(getattr(torch.ops.squeezebert, pack.__name__).default, (weight.to(dtype), 2))
 
 
 @pytest.mark.parametrize(("pack", "kernel_size"), PACK)
@@ -81,8 +90,18 @@ def test_autocast_packs_float32() -> None:
         (ops.pack_grouped_conv1x1, torch.ones(20), 2, "weight: expected [out_channels, in_channels / groups] or"),
         (ops.pack_grouped_conv1x1, torch.ones(20, 0), 2, "weight: expected [out_channels, in_channels / groups] or"),
         (ops.pack_grouped_conv1d, torch.ones(20, 12, 2), 2, "odd kernel_size, got a torch.float32 tensor of shape"),
-        (ops.pack_grouped_conv1x1, torch.ones(20, 12).double(), 2, "weight: expected dtype torch.float32, got a"),
-        (ops.pack_grouped_conv1x1, torch.ones(20, 12).byte(), 2, "weight: expected dtype torch.float32, got a torch.u"),
+        (
+            ops.pack_grouped_conv1x1,
+            torch.ones(20, 12).double(),
+            2,
+            "weight: expected dtype torch.float32 or torch.float16, got a",
+        ),
+        (
+            ops.pack_grouped_conv1x1,
+            torch.ones(20, 12).byte(),
+            2,
+            "weight: expected dtype torch.float32 or torch.float16, got",
+        ),
     ],
 )
 def test_refused(pack, weight: Tensor, groups: int, message: str) -> None:

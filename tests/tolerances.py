@@ -55,6 +55,15 @@ def float32_bound(*reduction_lengths: int, size: float = 1.0) -> float:
     return (2.0 + 4.0 * math.sqrt(sum(reduction_lengths))) * UNIT_ROUNDOFF * size
 
 
+def float16_weights_bound(*reduction_lengths: int, size: float = 1.0) -> float:
+    """The same for kernels with float16 weights, whose exact values both sides read.
+
+    Where a core multiplies float16, the factors are rounded to it and up to 64 products added up in it; everywhere, in
+    attention, keys and values are. Each of these errs by a unit of roundoff, float16's, of partial sums of order 1.
+    """
+    return float32_bound(*reduction_lengths, size=size) * 2.0**-11 / UNIT_ROUNDOFF
+
+
 def low_precision_bound(dtype: torch.dtype, *reduction_lengths: int, size: float = 1.0, roundings: int = 1) -> float:
     """Largest error of a chain of reductions in `dtype` with float32 sums, for values of at most `size`.
 

@@ -11,6 +11,7 @@ namespace {
 constexpr auto kFloatBytes = static_cast<py::ssize_t>(sizeof(float));
 
 bool IsFloat32(const py::array& array) { return array.dtype().equal(py::dtype::of<float>()); }
+bool IsFloat16(const py::array& array) { return array.dtype().equal(py::dtype("float16")); }
 
 void CheckFloat32(const std::string& name, const py::array& array) {
   if (!IsFloat32(array)) Fail(name, ": expected a float32 array, got ", Describe(array));
@@ -221,8 +222,11 @@ LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, c
   return norm;
 }
 
-PackedWeight::PackedWeight(const py::array& weight, int64_t groups) {
-  CheckFloat32("weight", weight);
+PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
+    : dtype_(IsFloat16(weight) ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32) {
+  if (!IsFloat32(weight) && !IsFloat16(weight)) {
+    Fail("weight: expected a float32 or float16 array, got ", Describe(weight));
+  }
   if (weight.ndim() != 2 && weight.ndim() != 3) {
     Fail(
         "weight: expected [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size], "
@@ -233,14 +237,14 @@ PackedWeight::PackedWeight(const py::array& weight, int64_t groups) {
     Fail("groups: expected a number that divides ", weight.shape(0), " output channels, got ", groups);
   }
   shape_ = {weight.shape(0), weight.shape(1) * groups, groups, weight.ndim() == 3 ? weight.shape(2) : 1};
-  CheckStatus(squeezebert_packed_size(&shape_, &bytes_));
+  CheckStatus(squeezebert_packed_size(&shape_, dtype_, &bytes_));
   packed_.reset(static_cast<std::byte*>(::operator new(bytes_, kAlignment)));
-  const py::array plain = Contiguous(weight);
+  const py::array plain = ContiguousAs<float>(weight);
   const auto* data = static_cast<const float*>(plain.data());
   squeezebert_status status;
   {
     const py::gil_scoped_release release;
-    status = squeezebert_pack(&shape_, data, packed_.get(), bytes_);
+    status = squeezebert_pack(&shape_, dtype_, data, packed_.get(), bytes_);
   }
   CheckStatus(status);
 }

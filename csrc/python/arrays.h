@@ -112,6 +112,7 @@ class PackedWeight {
   PackedWeight(const py::array& weight, int64_t groups);
 
   const squeezebert_conv_shape& shape() const { return shape_; }
+  squeezebert_dtype dtype() const { return dtype_; }
   size_t bytes() const { return bytes_; }
   squeezebert_linear WithBias(const Vector& bias) const { return {packed_.get(), bytes_, bias.data}; }
 
@@ -121,6 +122,7 @@ class PackedWeight {
     void operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
   };
   squeezebert_conv_shape shape_;
+  squeezebert_dtype dtype_;
   size_t bytes_ = 0;
   std::unique_ptr<std::byte, Free> packed_;
 };

@@ -25,12 +25,19 @@ void ForceIsa(const std::optional<std::string>& name) {
   CheckStatus(squeezebert_force_isa(name ? name->c_str() : nullptr));
 }
 
+std::string ActiveKernels(const std::string& dtype) {
+  if (dtype != "float32" && dtype != "float16") Fail("dtype: expected \"float32\" or \"float16\", got \"", dtype, "\"");
+  const char* name = nullptr;
+  CheckStatus(squeezebert_active_kernels(dtype == "float16" ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32, &name));
+  return name;
+}
+
 double MeasurePeak(double seconds) {
   double gflops = 0.0;
   squeezebert_status status;
   {
     const py::gil_scoped_release release;
-    status = squeezebert_measure_peak(seconds, &gflops);
+    status = squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, seconds, &gflops);
   }
   CheckStatus(status);
   return gflops;
@@ -42,6 +49,11 @@ void BindMachine(py::module_& module) {
   module.def("active_isa", &ActiveIsa, R"(The instruction set in use.
 
 Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)");
+  module.def("active_kernels", &ActiveKernels, py::arg("dtype") = "float32",
+             R"(The kernels that run weights of a dtype, "float32" or "float16", on the instruction set in use.
+
+float32's have its name; float16's are "avx512_h", "avx2_h", "scalar_h" and "neon_h", which keep weights as float16 and
+multiply in float32, or "neon_hp", which multiplies in float16.)");
   module.def("force_isa", &ForceIsa, py::arg("name"),
              R"(Uses the named instruction set from now on; None chooses the best.
 
@@ -61,17 +73,23 @@ void BindPackedWeight(py::module_& module) {
       .def_property_readonly("out_channels", [](const PackedWeight& weight) { return weight.shape().out_channels; })
       .def_property_readonly("in_channels", [](const PackedWeight& weight) { return weight.shape().in_channels; })
       .def_property_readonly("groups", [](const PackedWeight& weight) { return weight.shape().groups; })
+      .def_property_readonly(
+          "dtype",
+          [](const PackedWeight& weight) { return weight.dtype() == SQUEEZEBERT_FLOAT16 ? "float16" : "float32"; })
       .def_property_readonly("kernel_size", [](const PackedWeight& weight) { return weight.shape().kernel_size; })
       .def_property_readonly("nbytes", &PackedWeight::bytes)
       .def("__repr__", [](const PackedWeight& weight) {
         const squeezebert_conv_shape& shape = weight.shape();
-        return py::str("PackedWeight(out_channels={}, in_channels={}, groups={}, kernel_size={})")
-            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size);
+        return py::str("PackedWeight(out_channels={}, in_channels={}, groups={}, kernel_size={}, dtype={})")
+            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size,
+                    weight.dtype() == SQUEEZEBERT_FLOAT16 ? "float16" : "float32");
       });
   module.def(
       "pack", [](const py::array& weight, int64_t groups) { return PackedWeight(weight, groups); }, py::arg("weight"),
       py::arg("groups") = 1,
-      R"(Packs a weight [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size].)");
+      R"(Packs a weight [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size].
+
+float32, or float16: half the memory, multiplied in float16 on Arm cores that can. Activations are float32 beside both.)");
 }
 
 void BindConvolutions(py::module_& module) {
@@ -136,7 +154,7 @@ first_token_only returns one row per sequence, [N, C].)");
 PYBIND11_MODULE(_native, module) {
   module.doc() = R"(The kernels for NumPy arrays; use them through squeezebert_kernels.numpy.
 
-Arrays are float32 with channels last. Any strides will do; an array whose channels are not next to each other is copied.
+Arrays are float32 (weights float16, if you like) with channels last. Any strides will do; an array whose channels are not next to each other is copied.
 The GIL is released while computing. A wrong argument raises ValueError that names it.)";
   using namespace squeezebert::python;
   BindMachine(module);

@@ -161,8 +161,8 @@ Output Attention(const py::array& query, const py::array& key, const py::array& 
     Fail("value: expected the sizes of key ", Describe(key), ", got ", Describe(value));
   }
   const Mask additive = AsMask(mask, queries.count(), num_heads, queries.longest(), keys.longest());
-  const squeezebert_attention_shape shape{queries.count(), queries.offsets.data(),   keys.offsets.data(), num_heads,
-                                          head_size,       ScaleOr(scale, head_size)};
+  const squeezebert_attention_shape shape{queries.count(), queries.offsets.data(),    keys.offsets.data(), num_heads,
+                                          head_size,       ScaleOr(scale, head_size), SQUEEZEBERT_FLOAT32};
   Output output = EmptyRows(query, channels);
   Run(squeezebert_attention, &shape, queries.rows.data, queries.rows.stride, keys.rows.data, keys.rows.stride,
       values.rows.data, values.rows.stride, additive.get(), output.mutable_data(), channels);
@@ -181,8 +181,8 @@ Output GroupedQkvAttention(const py::array& input, const PackedWeight& query_wei
   CheckOut("value_weight", value, query.out_channels);
   const int64_t head_size = HeadSize(num_heads, query.out_channels);
   const Mask additive = SequenceMask(mask, cu_seqlens, in, num_heads);
-  const squeezebert_attention_shape shape{in.count(), in.offsets.data(), in.offsets.data(),
-                                          num_heads,  head_size,         ScaleOr(scale, head_size)};
+  const squeezebert_attention_shape shape{in.count(), in.offsets.data(),         in.offsets.data(),  num_heads,
+                                          head_size,  ScaleOr(scale, head_size), SQUEEZEBERT_FLOAT32};
   Output output = EmptyRows(input, query.out_channels);
   Run(squeezebert_grouped_qkv_attention, &shape, in.rows.data, in.rows.stride, &query.view, &key.view, &value.view,
       additive.get(), output.mutable_data(), query.out_channels);

@@ -63,7 +63,8 @@ enum class KernelSize { kOne, kAnyOdd };
 Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optional<Tensor>& bias, int64_t groups,
                 int64_t in_channels, KernelSize kernel_size);
 
-/// Packs a plain weight, [out, in / groups] or [out, in / groups, K], into a uint8 tensor [out, bytes per channel].
+/// Packs a plain weight, [out, in / groups] or [out, in / groups, K], float32 or float16, into a uint8 tensor [out,
+/// bytes per channel].
 Tensor Pack(const Argument& weight_name, const Argument& groups_name, const Tensor& weight, int64_t groups,
             KernelSize kernel_size);
 

@@ -15,7 +15,8 @@ squeezebert_attention_shape Shape(const Sequences& queries, const Sequences& key
   const int64_t head_size = channels / num_heads;
   return {queries.count(),     queries.offsets.data(),
           keys.offsets.data(), num_heads,
-          head_size,           static_cast<float>(scale.value_or(1.0 / std::sqrt(static_cast<double>(head_size))))};
+          head_size,           static_cast<float>(scale.value_or(1.0 / std::sqrt(static_cast<double>(head_size)))),
+          SQUEEZEBERT_FLOAT32};
 }
 
 /// `tensor` has query's rank, its number of sequences and its channels.

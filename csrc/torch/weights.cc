@@ -16,7 +16,10 @@ std::string Text(const squeezebert_conv_shape& shape) {
 /// Checks a plain weight and its group count, against the input's channels where there is an input; returns its shape.
 squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
                                   int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
-  CheckCpu(weight_name, weight, ScalarType::Float);
+  const ScalarType dtype = weight.scalar_type();
+  CheckCpu(weight_name, weight, dtype);
+  if (dtype != ScalarType::Float && dtype != ScalarType::Half)
+    Fail(weight_name, "dtype torch.float32 or torch.float16", Describe(weight));
   const int64_t rank = weight.dim();
   const int64_t size = rank == 3 ? weight.size(2) : 1;
   if ((rank != 2 && rank != 3) || weight.numel() == 0 ||
@@ -43,7 +46,8 @@ squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& g
 
 Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape) {
   size_t bytes = 0;
-  CheckStatus(op, squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes));
+  const squeezebert_dtype dtype = weight.scalar_type() == ScalarType::Half ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
+  CheckStatus(op, squeezebert_packed_size(&shape, dtype, &bytes));
   const auto out_channels = static_cast<size_t>(shape.out_channels);
   const size_t bytes_per_channel = (bytes + out_channels - 1) / out_channels;
   const size_t total = bytes_per_channel * out_channels;
@@ -51,8 +55,8 @@ Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_co
       torch::stable::new_empty(weight, {shape.out_channels, static_cast<int64_t>(bytes_per_channel)}, ScalarType::Byte);
   auto* data = packed.mutable_data_ptr<uint8_t>();
   std::memset(data + bytes, 0, total - bytes);
-  const Tensor plain = torch::stable::contiguous(weight);
-  CheckStatus(op, squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, plain.const_data_ptr<float>(), data, total));
+  const Tensor plain = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
+  CheckStatus(op, squeezebert_pack(&shape, dtype, plain.const_data_ptr<float>(), data, total));
   return packed;
 }
 

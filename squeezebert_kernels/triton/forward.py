@@ -83,10 +83,9 @@ class CudaBinding(Binding):
     def __init__(self, base: nn.Module, family: Family, dtype: torch.dtype) -> None:
         self.device = next(base.parameters()).device
         self.device_type = self.device.type
-        self.dtype = dtype
         self._turns = Turns(self.device)
         with self._turns.next():
-            super().__init__(base, family)
+            super().__init__(base, family, dtype)
         self.output_dtype = self.embedding[0].dtype
         self.model = Model(
             embedding=self._converted(self.embedding),
@@ -117,16 +116,9 @@ class CudaBinding(Binding):
 
 
 class CudaForward(BaseForward):
-    """The forward of a base model on a CUDA device, computed in `dtype`."""
+    """The forward of a base model on a CUDA device, computed in its dtype."""
 
     device_type = "cuda"
-
-    def __init__(self, module: nn.Module, family: Family, dtype: torch.dtype) -> None:
-        self._dtype = dtype
-        super().__init__(module, family, release_weights=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_dtype": self._dtype}
 
     def _bind_anew(self) -> Binding:
         device = next(self.module.parameters()).device

@@ -1,0 +1,86 @@
+"""optimize(model, dtype=torch.float16) on the CPU: weights rounded and halved, all else as in float32."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+from paths import kernels
+from small_models import config_for, hf_model, padding_mask
+from squeezebert_kernels import optimize, restore
+from tolerances import float16_weights_bound
+
+BASES = ["SqueezeBertModel", "BertModel"]
+IDS = torch.arange(1, 19).view(2, 9)
+MASK = padding_mask([9, 4], 9)
+# Two layers of convolutions over 48, 48 and 96 channels, attention over heads of 12 and 9 keys, LayerNorms over 48.
+REDUCTIONS = (48, 12, 9, 48, 48, 48, 96, 48) * 2
+
+
+def small(name: str, **fields: Any) -> Any:
+    return hf_model(name, config_for(name, **fields))
+
+
+def rounded(model: Any) -> Any:
+    """A copy of the original model with the weights that float16 keeps."""
+    model = copy.deepcopy(model)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() > 1 and "embeddings" not in name:
+            parameter.data = parameter.data.half().float()
+    return model
+
+
+def buffer_of(model: Any) -> torch.Tensor:
+    return model.forward.bind().packed.buffer
+
+
+@pytest.mark.parametrize("name", [*BASES, "SqueezeBertForSequenceClassification"])
+@torch.no_grad()
+def test_outputs(name: str) -> None:
+    model = small(name)
+    expected = rounded(model)(IDS, attention_mask=MASK)[0]
+    optimize(model, dtype=torch.float16)
+    with kernels():
+        got = model(IDS, attention_mask=MASK)[0]
+    assert got.dtype == torch.float32
+    if got.dim() == 3:
+        got, expected = got[MASK.bool()], expected[MASK.bool()]
+    bound = float16_weights_bound(*REDUCTIONS, size=max(1.0, expected.abs().max().item()))
+    torch.testing.assert_close(got, expected, rtol=0.0, atol=bound)
+
+
+@pytest.mark.parametrize("name", BASES)
+@torch.no_grad()
+def test_memory_bits_and_changed_weights(name: str) -> None:
+    model = small(name)
+    full = buffer_of(optimize(model)).nbytes
+    exact = model(IDS)[0]
+    assert buffer_of(optimize(model, dtype=torch.float16)).nbytes < 0.6 * full
+    alone = [model(IDS[:1])[0], model(IDS[1:, :4])[0]]
+    batch = model(IDS, attention_mask=MASK)[0]
+    assert torch.equal(batch[:1], alone[0])
+    assert torch.equal(batch[1:, :4], alone[1])
+    assert not torch.equal(alone[0], exact[:1])
+    for parameter in model.parameters():
+        parameter.mul_(0.9)
+    changed = model(IDS)[0]
+    assert not torch.equal(changed[:1], alone[0])
+    assert torch.equal(optimize(copy.deepcopy(restore(model)), dtype=torch.float16)(IDS)[0], changed)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@torch.no_grad()
+def test_copies_keep_the_dtype(copied: Any) -> None:
+    model = optimize(small("SqueezeBertModel"), dtype=torch.float16)
+    again = copied(model)
+    assert torch.equal(again(IDS)[0], model(IDS)[0])
+    assert buffer_of(again).nbytes == buffer_of(model).nbytes
+
+
+def test_rounded_weights_are_not_all_there_is() -> None:
+    with pytest.raises(ValueError, match=r"release_weights: expected False with dtype=torch.float16, .* got True"):
+        optimize(small("BertModel"), dtype=torch.float16, release_weights=True)
