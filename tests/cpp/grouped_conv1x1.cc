@@ -118,6 +118,7 @@ void test_denormals() {
     // Those of float16, below 2^-14, are multiples of 2^-24.
     for (float& value : input) value = multiplies_half() ? truncf(value * 0x1p127f * 1000.0f) * 0x1p-24f : value;
     CHECK(same_bits(run(Context(), kPlain, identity, input, {}, 20), input));
+    if (multiplies_half()) return;  // its denormals are too far from zero for what follows
     const Floats halves = run(Context(), kGelu, identity, input, {}, 20);  // so near to zero, gelu(x) is x / 2
     for (size_t i = 0; i < input.size(); ++i) {
       CHECK_NEAR(halves[i], 0.5 * input[i], 0x1p-149 + 3e-7 * fabs(input[i]));
