@@ -17,14 +17,15 @@ CXX_FILES = $(shell find csrc tests bench -name '*.h' -o -name '*.cc' -o -name '
 include cmake/arm.mk
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
 	$(BIN)/python -m squeezebert_kernels compare $(ARGS)
 
+# Of Arm, the C and C++ tests, where the tools are there already: it asks for no root, and the rest takes too long for CI.
 test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU) and the Python tests
 	$(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) --output-on-failure --no-tests=error
-	$(if $(ARM_TOOLS),$(MAKE) arm-test,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static here")
+	$(if $(ARM_TOOLS),$(MAKE) arm-test-cpp,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static (make arm-test installs them)")
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/gpu $(ARGS)
 	$(BIN)/python -m pytest tests $(ARGS)
 
