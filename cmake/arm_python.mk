@@ -44,7 +44,7 @@ $(ARM_PYTHON)/bin/.made: $(ARM_ROOT)/.unpacked $(ARM_SITE)/.installed cmake/arm_
 	mkdir -p $(@D)
 	printf '#!/bin/sh\nexec qemu-aarch64-static -L %s %s/usr/bin/python%s "$$@"\n' $(ARM_ROOT) $(ARM_ROOT) $(ARM_VERSION) \
 	  > $(@D)/python
-	printf '#!/bin/bash\nexec aarch64-linux-gnu-g++ "$${@/-march=native/-march=armv8-a}" -idirafter %s/usr/include\n' \
+	printf '#!/bin/bash\nexec aarch64-linux-gnu-g++ "$${@/-march=native/-march=armv8.2-a}" -idirafter %s/usr/include\n' \
 	  $(ARM_ROOT) > $(@D)/g++
 	chmod +x $(@D)/python $(@D)/g++
 	printf 'import sys\n\nsys.executable = "%s/python"\n' $(@D) > $(ARM_SITE)/sitecustomize.py

@@ -23,7 +23,7 @@ Dir::Cache "$root/.apt";
 END
 export APT_CONFIG="$root/.apt/apt.conf"
 apt-get -qq update
-if ! apt-get -qq --yes --download-only install "python$version" "libpython$version-dev" libgomp1; then
+if ! apt-get -qq --yes --download-only install "python$version" "libpython$version-dev" libstdc++6 libgomp1; then
   echo "No arm64 python$version in this Debian: .venv must have the version of its python3. Remove .venv, and try again with" \
     "PYTHON=/usr/bin/python3" >&2
   exit 1

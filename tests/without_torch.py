@@ -1,5 +1,5 @@
-"""A pytest plugin for test_native.py where torch cannot be imported, such as on an Armv8.0 CPU, which PyTorch's wheel does
-not run on. The NumPy functions need none of it.
+"""A pytest plugin for test_native.py where torch cannot be imported: PyTorch's wheel does not run on Armv8.0, say. The
+NumPy functions need none of it.
 
     python -m pytest --noconftest -p without_torch tests/test_native.py
 
