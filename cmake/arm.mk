@@ -7,7 +7,7 @@ LLVM_MCA ?= $(firstword $(foreach v,22 21 20 19 18 17 16,$(shell command -v llvm
 
 include cmake/arm_python.mk
 
-arm-test: arm-test-cpp arm-test-python  ## all tests on 64-bit Arm under QEMU, once what that needs is installed; slow
+arm-test: $(INSTALLED) arm-test-cpp arm-test-python  ## all tests on 64-bit Arm under QEMU, once what that needs is installed; slow
 
 arm-build: export PATH := $(CURDIR)/$(BIN):$(PATH)
 arm-build:
