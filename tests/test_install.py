@@ -22,11 +22,15 @@ needs_binutils = pytest.mark.skipif(
 )
 
 
+def python_path(*first: Path) -> str:
+    return os.pathsep.join([*map(str, first), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+
+
 def python(code: str, *, path: Path | None = None, cwd: Path | None = None) -> str:
-    """The output of a fresh interpreter; `path` goes on its PYTHONPATH."""
+    """The output of a fresh interpreter; `path` comes first on its PYTHONPATH."""
     environment = dict(os.environ)
     if path is not None:
-        environment["PYTHONPATH"] = str(path)
+        environment["PYTHONPATH"] = python_path(path)
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=cwd, check=False)
     assert done.returncode == 0, done.stderr
@@ -85,10 +89,9 @@ def test_import_brings_in_nothing_but_torch() -> None:
 
 def test_the_numpy_functions_need_no_torch() -> None:
     tests = SOURCE / "tests"
-    paths = [str(PACKAGE.parent), str(tests), os.environ.get("PYTHONPATH", "")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--noconftest", "-p", "without_torch"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    environment["PYTHONPATH"] = python_path(PACKAGE.parent, tests)
     done = subprocess.run(
         [*command, tests / "test_native.py"], capture_output=True, text=True, env=environment, check=False
     )
