@@ -38,6 +38,7 @@ def describe() -> dict[str, str]:
         "CPU": cpu_model(),
         "ISAs found": ", ".join(_native.isas()),
         "ISA chosen": _native.active_isa(),
+        "float16 kernels": _native.active_kernels("float16"),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "Python": platform.python_version(),

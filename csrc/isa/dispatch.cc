@@ -7,6 +7,10 @@
 
 #include "isa/arm_cores.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace squeezebert {
 
 #if defined(__x86_64__)
@@ -52,7 +56,12 @@ struct Candidate {
   bool (*supported)();
 };
 
-#if defined(__aarch64__)
+#if defined(__x86_64__)
+bool has_f16c() {  // clang before 18 does not let one ask __builtin_cpu_supports for it
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+#elif defined(__aarch64__)
 const Kernels* neon_half() { return arm_multiplies_half() ? &neon_hp::kKernels : &neon_h::kKernels; }
 #endif
 
@@ -65,7 +74,7 @@ constexpr Candidate kCandidates[] = {
               __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
      }},
     {&avx2::kKernels, [] { return &avx2_h::kKernels; },
-     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c"); }},
+     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }},
 #elif defined(__aarch64__)
     // Armv8-A has Advanced SIMD. Both run on any core; which is better depends on the core.
     {&neon_a55::kKernels, neon_half, [] { return arm_cores_in_order(); }},

@@ -1,9 +1,9 @@
 // NEON with float16 panels on cores that multiply float16 (Armv8.2's asimdhp): eight products an instruction. Rows and
 // results are float32 in memory; a row is rounded to float16 as it is loaded. Included once, by isa/neon_hp.cc.
 //
-// Sums of kChunk products are float16, sums of those float32. A sum of n float16 additions errs by about sqrt(n) half
-// units in the last place of the sum: at 64 that is some 2^-9 of it, at SqueezeBERT's 192 nearly twice that, and each
-// halving of the chunk adds 6 % to the instructions.
+// Sums of kChunk products are float16, sums of those float32. SqueezeBERT's twelve layers (random weights, 64 tokens)
+// then differ from float32 by 0.27 % in the root mean square; with chunks of 32 by 0.14 %, for 10 % more instructions;
+// of 192, the depth of a group, by 0.35 %. The rounding of the weights alone makes 0.03 %.
 #pragma once
 
 #include "simd/neon_half.h"
