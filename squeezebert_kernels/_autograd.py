@@ -107,9 +107,9 @@ class _Backward:
         wanted = [value for value, needed in zip(flat, needs_grad, strict=True) if needed]
         autocast_off = torch.autocast(grad_output.device.type, enabled=False)
         with _recording_gradients(), torch.enable_grad(), autocast_off:
-            # On the CPU a float16 weight may stand beside float32 activations.
-            alike = [v.to(grad_output.dtype) if isinstance(v, Tensor) and v.is_floating_point() else v for v in flat]
-            output = getattr(reference, self.name)(*self.with_tensors(arguments, alike))
+            if grad_output.dtype == torch.float32:  # then a float16 tensor is a weight on the CPU
+                flat = [v.float() if isinstance(v, Tensor) and v.dtype == torch.float16 else v for v in flat]
+            output = getattr(reference, self.name)(*self.with_tensors(arguments, flat))
             gradients = torch.autograd.grad(output, wanted, grad_output, materialize_grads=True)
         # An operator's outputs may share memory neither with its inputs nor with each other.
         return [gradient.clone(memory_format=torch.contiguous_format) for gradient in gradients]
