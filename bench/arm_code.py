@@ -12,7 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-ARITHMETIC = re.compile(r"f(mla|mls|mul|add|sub|abs|neg|min|max|rintn|cvtns|div|sqrt)l?2?$")
+ARITHMETIC = re.compile(r"f(mla|mls|mul|add|sub|abs|neg|min|max|rintn|cvtns|cvtn|div|sqrt)l?2?$")
 FMA = re.compile(r"f(mla|mls|madd|msub|nmadd|nmsub|mlal|mlal2|mlsl|mlsl2)$")
 LOAD = re.compile(r"ld(r|p|1|ur)[a-z]*$")
 STORE = re.compile(r"st(r|p|1|ur)[a-z]*$")
