@@ -1,9 +1,10 @@
 """The encoder on a GPU beside its peers: median times by CUDA events, in one process, into JSON and a plot.
 
-    python -m bench.gpu.bench [--quick] [--out FOLDER]
+    python -m bench.gpu.bench [--quick] [--only N ...] [--out FOLDER]
 
-It needs no network. Without transformers the peers are the same shapes in plain PyTorch, without matplotlib there is no
-plot; both are then said.
+Peers are compiled for each batch, which takes minutes, so gpu.json is written after every measurement. No network is
+needed: without transformers the peers are the same shapes in plain PyTorch, without matplotlib there is no plot; both
+are then said.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import triton
 
 import squeezebert_kernels
 from python_ref.config import SqueezeBertConfig
-from squeezebert_kernels.triton.graph import Request
 
 from . import workloads
 from .timing import copy_rate, matmul_rate, time_us
@@ -40,12 +40,8 @@ def our_model() -> Any:
 
 def replay(model: Any, batch: Batch) -> Callable[[], object]:
     """A replay of the batch's graph, and nothing else."""
+    model(**batch.inputs()[0])
     graphs = model.forward.bind().graphs
-    offsets = torch.tensor([0, *batch.lengths]).cumsum(0).int()
-    ids = torch.randint(1, workloads.VOCABULARY, (int(offsets[-1]),), device="cuda")
-    positions = torch.cat([torch.arange(length, device="cuda") for length in batch.lengths])
-    request = Request(ids, None, positions, offsets, first_token=False)
-    graphs.run(request, lambda rows, pooled: (rows, pooled))
     return next(reversed(graphs._graphs.values()))._graph.replay
 
 
@@ -71,10 +67,11 @@ def peer_times(batch: Batch) -> Iterator[tuple[str, str, float]]:
         torch.cuda.empty_cache()
 
 
-def measure(batches: list[Batch], with_peers: bool) -> list[dict[str, Any]]:
+def measure(batches: list[Batch], with_peers: bool, save: Callable[[list[dict[str, Any]]], None]) -> None:
+    """Ours for every batch, then the peers; `save` gets what there is after each, so that nothing is lost."""
     ceiling, copies = matmul_rate(DTYPE), copy_rate()
     print(f"matrix product {ceiling / 1e12:.0f} TFLOP/s, copy {copies / 1e12:.2f} TB/s")
-    results = []
+    results: list[dict[str, Any]] = []
 
     def add(batch: Batch, name: str, architecture: str, microseconds: float) -> None:
         tokens = sum(batch.lengths)
@@ -92,23 +89,25 @@ def measure(batches: list[Batch], with_peers: bool) -> list[dict[str, Any]]:
             }
         )
         print(f"  {name:44} {microseconds:10.1f} us  {rate / 1e12:6.1f} TFLOP/s  {rate / ceiling:6.1%}", flush=True)
+        save(results)
 
     for batch in batches:
         print(f"{batch.name}: {sum(batch.lengths)} tokens", flush=True)
         for name, microseconds in our_times(batch):
             add(batch, name, "squeezebert", microseconds)
-        if with_peers:
-            for name, architecture, microseconds in peer_times(batch):
-                add(batch, name, architecture, microseconds)
-    return results
+    for batch in batches if with_peers else []:
+        print(f"{batch.name}: the peers", flush=True)
+        for name, architecture, microseconds in peer_times(batch):
+            add(batch, name, architecture, microseconds)
 
 
 def ratios(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """For each batch, how many times as long every peer takes as we do."""
     table: dict[str, dict[str, float]] = {}
     for result in results:
-        ours = next(r["us"] for r in results if r["batch"] == result["batch"] and r["name"] == OURS)
-        table.setdefault(result["batch"], {})[result["name"]] = result["us"] / ours
+        ours = [r["us"] for r in results if r["batch"] == result["batch"] and r["name"] == OURS]
+        if ours:
+            table.setdefault(result["batch"], {})[result["name"]] = result["us"] / ours[0]
     return table
 
 
@@ -140,30 +139,35 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
+    known = workloads.batches()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only (1, 128) and (128, 128), and no peers")
+    names = ", ".join(str(number) + " " + batch.name for number, batch in enumerate(known))
+    parser.add_argument(
+        "--only", nargs="+", type=int, choices=range(len(known)), metavar="N", help=f"only these batches: {names}"
+    )
     parser.add_argument("--out", type=Path, default=Path("out"), help="where gpu.json and gpu.svg go (default: out)")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         raise SystemExit("gpu-bench needs an NVIDIA GPU, and torch built for CUDA; see the output of nvidia-smi")
     if find_spec("transformers") is None and not arguments.quick:
         print("transformers is not installed: the peers are the same shapes in plain PyTorch")
-    batches = workloads.batches()
-    if arguments.quick:
-        batches = [batch for batch in batches if batch.name in ("(1, 128)", "(128, 128)")]
-    with torch.inference_mode():
-        results = measure(batches, with_peers=not arguments.quick)
+    chosen = arguments.only or ([0, 4] if arguments.quick else range(len(known)))
     arguments.out.mkdir(parents=True, exist_ok=True)
-    report = {
+    report: dict[str, Any] = {
         "device": torch.cuda.get_device_name(),
         "torch": torch.__version__,
         "triton": triton.__version__,
         "dtype": str(DTYPE),
-        "results": results,
-        "times_as_long_as_ours": ratios(results),
     }
-    (arguments.out / "gpu.json").write_text(json.dumps(report, indent=2) + "\n")
-    plot(results, arguments.out / "gpu.svg")
+
+    def save(results: list[dict[str, Any]]) -> None:
+        report.update(results=results, times_as_long_as_ours=ratios(results))
+        (arguments.out / "gpu.json").write_text(json.dumps(report, indent=2) + "\n")
+
+    with torch.inference_mode():
+        measure([known[number] for number in chosen], with_peers=not arguments.quick, save=save)
+    plot(report["results"], arguments.out / "gpu.svg")
     for batch, table in report["times_as_long_as_ours"].items():
         print(batch, ", ".join(f"{name}: {ratio:.2f}x" for name, ratio in table.items()))
 

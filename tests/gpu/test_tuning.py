@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from squeezebert_kernels.triton.tuning import ARCHITECTURES, ARITHMETICS, SIZES, TABLE, arithmetic, size, tile
+from squeezebert_kernels.triton.tuning import ARCHITECTURES, ARITHMETICS, SIZES, TABLE, Tile, arithmetic, size, tile
 
 ROOT = Path(__file__).parents[2]
 OPERATORS = [
@@ -28,11 +28,17 @@ OPERATORS = [
 @pytest.mark.parametrize("operator", OPERATORS)
 @pytest.mark.parametrize("arithmetic", ARITHMETICS)
 def test_rows_for_one_model_agree_on_the_order_of_sums(architecture: str, operator: str, arithmetic: str) -> None:
-    tiles = [tile(architecture, operator, arithmetic, rows) for rows in (1, *SIZES.values())]
+    agree(
+        architecture, operator, arithmetic, [tile(architecture, operator, arithmetic, n) for n in (1, *SIZES.values())]
+    )
+
+
+def agree(architecture: str, operator: str, arithmetic: str, tiles: list[Tile]) -> None:
+    """Rows of the table that could serve one model."""
     for row in tiles:
         assert row.warps >= 4  # LayerNorm's sums are spread over four warps, whatever comes on top
         if operator == "embedding_layer_norm":
-            assert row == tiles[0]
+            assert (architecture, operator, arithmetic, "any") in TABLE  # every batch is served by one row
             continue
         assert row.block_rows % row.norm_rows == 0
         long_side = row.block_columns if row.swap else row.block_rows
