@@ -24,9 +24,8 @@ def add_embedding(
     fits = (ids >= 0) & (ids < rows)
     at = table + tl.where(fits, ids, 0).to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     sum += tl.load(at, mask=real[None, :], other=0.0).to(tl.float32)
-    if problems is not None:
-        wide = ids.to(tl.int64)
-        tl.store(problems + which + tl.zeros_like(wide), tl.where(wide < 0, wide, wide + 1), mask=inside & (fits == 0))
+    wide = ids.to(tl.int64)
+    tl.store(problems + which + tl.zeros_like(wide), tl.where(wide < 0, wide, wide + 1), mask=inside & (fits == 0))
     return sum, good & fits
 
 
@@ -80,12 +79,12 @@ def run(
     norm: Norm,
     tokens: int,
     output: Tensor,
-    problems: Tensor | None,
+    problems: Tensor,
 ) -> None:
     """Launches the kernel. ids: input_ids, token_type_ids, position_ids, contiguous, one for each row of output.
 
     tokens: of each sequence, from which positions are counted when there are no position_ids. problems: int64 zeros
-    [3], on the device or in pinned memory, or None. An id of input_ids, position_ids or token_type_ids outside its
+    [3], on the device or in pinned memory. An id of input_ids, position_ids or token_type_ids outside its
     table gives a row of NaN, and is written to its place in problems, as `bad_ids.decoded` reads it.
     """
     channels = tables[0].shape[1]
@@ -163,15 +162,16 @@ def embedding_layer_norm(
     given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "position_ids": position_ids}
     ids = tuple(None if value is None else _as_ids(arguments, name, value, input_ids) for name, value in given.items())
     output = torch.empty((*input_ids.shape, words.shape[1]), dtype=words.dtype, device=words.device)
-    problems = None if _is_capturing(words.device) else torch.zeros(3, dtype=torch.int64, device=words.device)
+    problems = new_problems(words.device)
     run(ids, (words, positions, types), norm, tokens, output, problems)  # type: ignore[arg-type]
-    if problems is not None:
+    if not (problems.is_cuda and torch.cuda.is_current_stream_capturing()):
         _raise_for(problems.tolist(), ids, (words, positions, types))
     return output
 
 
-def _is_capturing(device: torch.device) -> bool:
-    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+def new_problems(device: torch.device) -> Tensor:
+    """`problems` for a launch whose bad ids are looked at right after it, or by nobody."""
+    return torch.zeros(len(ID_NAMES), dtype=torch.int64, device=device)
 
 
 def _raise_for(problems: list[int], ids: tuple[Tensor | None, ...], tables: tuple[Tensor, ...]) -> None:

@@ -14,7 +14,9 @@ from ..fast_forward import BaseForward
 from ..packed import Linear
 from ..padding import Declined, RealTokens, real_tokens
 from .arguments import DTYPES
+from .embedding_layer_norm import new_problems
 from .graph import Graphs, Model, Request, launch_model
+from .launch import architecture_of
 from .turns import Turns
 
 
@@ -82,6 +84,7 @@ class CudaBinding(Binding):
 
     def __init__(self, base: nn.Module, family: Family, dtype: torch.dtype) -> None:
         self.device = next(base.parameters()).device
+        architecture_of(self.device)  # says so where the kernels do not run
         self.device_type = self.device.type
         self._turns = Turns(self.device)
         with self._turns.next():
@@ -181,7 +184,7 @@ class CudaForward(BaseForward):
             first_token,
         )
         if capturing:  # the kernels become part of that graph, whose replays nobody tells us of
-            rows, pooled = launch_model(binding.model, None, *request_of_kernels)
+            rows, pooled = launch_model(binding.model, new_problems(binding.device), *request_of_kernels)
         else:
             rows, pooled = binding.graphs.launch(*request_of_kernels)
         return _finish(rows, pooled, first_token, tuple(ids.shape), None, binding.output_dtype)

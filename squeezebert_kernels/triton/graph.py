@@ -237,7 +237,7 @@ class _Graph:
 
 def launch_model(
     model: Model,
-    problems: Tensor | None,
+    problems: Tensor,
     ids: Any,
     types: Tensor | None,
     positions: Tensor | None,

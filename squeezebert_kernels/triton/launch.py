@@ -14,7 +14,7 @@ from .tuning import Tile
 
 def tile_for(operator: str, like: Tensor, rows: int, norm_channels: int | None = None) -> Tile:
     """The block sizes for `rows` tokens in the dtype and on the device of `like`; norm_channels as in `tuning.tile`."""
-    return tuning.tile(_architecture(like.device), operator, tuning.arithmetic(like.dtype), rows, norm_channels)
+    return tuning.tile(architecture_of(like.device), operator, tuning.arithmetic(like.dtype), rows, norm_channels)
 
 
 def precision(dtype: torch.dtype) -> str:
@@ -49,7 +49,8 @@ def blocks(total: int, size: int) -> int:
 
 
 @cache
-def _architecture(device: torch.device) -> str:
+def architecture_of(device: torch.device) -> str:
+    """The rows of the table for a device. Raises RuntimeError, which names it, for one that is too old."""
     if device.type != "cuda":
         return "sm_90"  # the interpreter computes with those rows
     try:

@@ -25,6 +25,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="needs a GPU"))
 
 
+@pytest.fixture(autouse=True)
+def _full_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch computes convolutions in tf32 on CUDA unless told not to; what we compare with is to be exact."""
+    if torch.cuda.is_available():
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 @pytest.fixture
 def optimize_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU, `optimize` treats models on the CPU as if they were on CUDA, in Triton's interpreter."""

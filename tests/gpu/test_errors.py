@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kernel_testing import DEVICE, as_given, call, conv, encoder, ffn, norm, normal, offsets, qkv
-from squeezebert_kernels.triton import tuning
+from squeezebert_kernels.triton import launch, tuning
 
 CONV = {"input": normal(3, 12), "weight": conv(8, 12, 2)[0], "bias": normal(8), "groups": 2}
 ADD_NORM = {**CONV, "residual": normal(3, 8), **norm(8)}
@@ -144,9 +144,13 @@ def test_packed_weights(dtype: torch.dtype) -> None:
         call("grouped_conv1x1", {**given, "weight": packed})
 
 
-def test_unsupported_architectures_are_named() -> None:
+def test_unsupported_architectures_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match=r"expected compute capability 8\.0 or higher \(Ampere\), got 7\.5"):
         tuning.architecture((7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    with pytest.raises(RuntimeError, match=r"expected compute capability 8\.0 .*, got 7\.5 on Tesla T4"):
+        launch.architecture_of.__wrapped__(torch.device("cuda:0"))
     assert tuning.architecture((8, 9)) == "sm_80"
     assert tuning.architecture((9, 0)) == "sm_90"
     assert tuning.architecture((10, 3)) == "sm_100"

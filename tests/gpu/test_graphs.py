@@ -138,17 +138,21 @@ def _another_value(model: Any) -> Any:
 
 @pytest.mark.gpu
 @torch.no_grad()
-def test_the_first_call_on_another_stream_finds_the_weights_packed() -> None:
-    """Packing is queued behind a long product; the first call, on a stream of its own, has to wait for it."""
-    model, given = small("SqueezeBertModel"), inputs(None)
-    expected = optimize(copy.deepcopy(model), dtype=torch.bfloat16)(**given).last_hidden_state
+def test_a_call_on_another_stream_finds_new_weights_packed() -> None:
+    """They are packed on this stream, behind long products; the call, on a stream of its own, has to wait for that."""
+    model, given = optimize(small("SqueezeBertModel"), dtype=torch.bfloat16), inputs(None)
+    before = model(**given).last_hidden_state
     big = torch.randn(8192, 8192, device=DEVICE)
     torch.cuda.synchronize()
     for _ in range(10):
         big = big @ big
-    optimize(model, dtype=torch.bfloat16)
+    model.encoder.layers[1].output.conv1d.weight.mul_(1.5)
+    model.forward.bind()
     with torch.cuda.stream(torch.cuda.Stream()):
-        assert torch.equal(model(**given).last_hidden_state, expected)
+        after = model(**given).last_hidden_state
+    torch.cuda.synchronize()
+    assert torch.equal(after, model(**given).last_hidden_state)
+    assert not torch.equal(after, before)
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernel_testing import DEVICE, DTYPES, as_given, call, conv, encoder, ffn, norm, normal, offsets
+from kernel_testing import DEVICE, DTYPES, as_given, call, conv, encoder, ffn, norm, normal, offsets, qkv
 from tolerances import low_precision_bound
 
 
@@ -101,3 +101,13 @@ def test_offsets_beyond_two_to_the_31() -> None:
     given = as_given(ffn(768, 3072, (4, 4)), torch.bfloat16)
     output = call("grouped_ffn", {"input": input, **given})
     assert torch.equal(output[-50:], call("grouped_ffn", {"input": input[-50:], **given}))
+    del output
+    sequences = input[rows % 50 :].view(-1, 50, 768)
+    given = as_given({"num_heads": 12, **qkv(768, (4, 4, 4))}, torch.bfloat16)
+    output = call("grouped_qkv_attention", {"input": sequences, **given})
+    assert torch.equal(output[-1:], call("grouped_qkv_attention", {"input": sequences[-1:], **given}))
+    del output
+    output = call("attention", {**dict.fromkeys(("query", "key", "value"), sequences), "num_heads": 12})
+    assert torch.equal(
+        output[-1:], call("attention", {**dict.fromkeys(("query", "key", "value"), sequences[-1:]), "num_heads": 12})
+    )
