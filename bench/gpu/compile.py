@@ -154,6 +154,7 @@ def main() -> int:
     for key, tile in TABLE.items():
         result = compile_row(key, tile)
         blocks = f"{tile.block_rows} x {tile.block_columns} x {tile.block_depth}" + (", swapped" if tile.swap else "")
+        blocks += f", split by {tile.split}" if tile.split > 1 else ""
         matrix = ", ".join(f"{count} {name}" for name, count in result.matrix.items() if count) or "none"
         row = f"{blocks} | {tile.warps}, {tile.stages} | {result.registers} | {result.spills}"
         lines.append(f"| {' | '.join(key)} | {row} | {result.shared / 1024:.0f} | {matrix} |")

@@ -54,15 +54,16 @@ def candidates(key: Key, now: Tile) -> Iterator[Tile]:
     columns = (now.block_columns,) if attention else (64, 128)
     depths = {"attention": (now.block_depth,), "grouped_conv1x1": (64, 128)}.get(operator, (32, 64))
     swaps = (False,) if by_sequence else (False, True)
-    choices = itertools.product(rows, columns, depths, (4, 8), (1, 2, 3, 4), swaps)
-    for row, column, depth, warps, stages, swap in choices:
+    splits = (1, 3) if operator == "grouped_ffn" and size != "many" else (1,)
+    choices = itertools.product(rows, columns, depths, (4, 8), (1, 2, 3, 4), swaps, splits)
+    for row, column, depth, warps, stages, swap, split in choices:
         if attention and row < 16 * warps:
             continue
         # In grouped_ffn, a product's columns are once the intermediate channels and once a part of the group's.
         narrow = min(column, depth) if operator == "grouped_ffn" else column
         if (narrow if swap else row) < long_side or row * column > 128 * 256:
             continue
-        yield Tile(row, column, depth, warps, stages, swap, now.reason)
+        yield Tile(row, column, depth, warps, stages, swap, now.reason, split)
 
 
 def fits(key: Key, tile: Tile) -> bool:
@@ -119,7 +120,8 @@ def rewrite(source: str, rows: dict[Key, Tile]) -> str:
     for key, tile in rows.items():
         name = ", ".join(f'"{part}"' for part in key)
         values = [tile.block_rows, tile.block_columns, tile.block_depth, tile.warps, tile.stages, tile.swap]
-        row = f'({name}): Tile(\n        {", ".join(map(str, values))}, "{tile.reason}"\n    ),'
+        split = f", split={tile.split}" if tile.split != 1 else ""
+        row = f'({name}): Tile(\n        {", ".join(map(str, values))}, "{tile.reason}"{split}\n    ),'
         source, count = re.subn(
             rf"\({re.escape(name)}\): Tile\(.*?\n?\s*\),(?=\n)", row, source, count=1, flags=re.DOTALL
         )

@@ -3,13 +3,16 @@
 Where both convolutions have the same groups, a group is a multilayer perceptron of its own, 192 -> 768 -> 192 in
 SqueezeBERT. A program takes a block of tokens and a group, keeps the tokens' channels and the sums of all the group's
 output channels, and walks over the intermediate channels as flash attention walks over keys: a block of them is
-computed, goes through GELU and is used up at once. The last of the groups' programs normalises the rows
-(`tiles.last_normalizes`). Other groups take two launches of `grouped_conv1x1`.
+computed, goes through GELU and is used up at once. Where tokens, and so programs, are few, several programs may share a
+group's output channels (`Tile.split`): each computes all the intermediate ones, so every sum keeps its order. The last
+program with a block of rows normalises them (`tiles.last_normalizes`). Other groups take two launches of
+`grouped_conv1x1`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import triton
@@ -47,12 +50,15 @@ def grouped_ffn_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_INNER: tl.constexpr,
     BLOCK_WIDTH: tl.constexpr,  # divides WIDTH
+    SPLIT: tl.constexpr,  # programs that share a group's output channels; divides WIDTH // BLOCK_WIDTH
     SWAP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     CHANNELS: tl.constexpr = GROUPS * WIDTH
-    row_block = tl.program_id(0) // GROUPS
-    group = tl.program_id(0) % GROUPS
+    PARTS: tl.constexpr = WIDTH // BLOCK_WIDTH // SPLIT  # of the output channels that are this program's own
+    row_block = tl.program_id(0) // (GROUPS * SPLIT)
+    group = tl.program_id(0) // SPLIT % GROUPS
+    first_channel = group * WIDTH + tl.program_id(0) % SPLIT * (PARTS * BLOCK_WIDTH)
     row = row_block.to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     # Past the last row, the last one is computed again, and not stored.
     x_rows = input + tl.minimum(row, rows - 1) * input_stride + group * WIDTH
@@ -62,6 +68,7 @@ def grouped_ffn_kernel(
     sums = ()
     for start in tl.static_range(0, WIDTH, BLOCK_WIDTH):
         x = x + (tiles.load_depth(x_rows, start, WIDTH, BLOCK_WIDTH),)  # type: ignore[assignment]
+    for _ in tl.static_range(PARTS):
         sums = sums + (tiles.zeros(BLOCK_ROWS, BLOCK_WIDTH, SWAP),)  # type: ignore[assignment]
     for start in range(0, INNER, BLOCK_INNER):
         inner = start + tl.arange(0, BLOCK_INNER)
@@ -76,14 +83,14 @@ def grouped_ffn_kernel(
         # Past the last intermediate channel, the weights read below are zeros.
         h = tiles.as_rows(h.to(input.dtype.element_ty), SWAP)
         new_sums = ()
-        for i in tl.static_range(WIDTH // BLOCK_WIDTH):
-            out = (group * WIDTH + i * BLOCK_WIDTH + part).to(tl.int64)
+        for i in tl.static_range(PARTS):
+            out = (first_channel + i * BLOCK_WIDTH + part).to(tl.int64)
             w = tiles.load_depth(output_weight + out * output_weight_stride, start, INNER, BLOCK_INNER)
             new_sums = new_sums + (tiles.multiply(h, w, sums[i], SWAP, PRECISION),)  # type: ignore[assignment]
         sums = new_sums
 
-    for i in tl.static_range(WIDTH // BLOCK_WIDTH):
-        channel = group * WIDTH + i * BLOCK_WIDTH + part
+    for i in tl.static_range(PARTS):
+        channel = first_channel + i * BLOCK_WIDTH + part
         y = tiles.as_rows(tiles.add_bias(sums[i], output_bias, channel, channel < CHANNELS, SWAP), SWAP)
         inside = (row < rows)[:, None] & (channel < CHANNELS)[None, :]
         y += tl.load(input + row[:, None] * input_stride + channel[None, :], mask=inside, other=0.0).to(tl.float32)
@@ -97,7 +104,7 @@ def grouped_ffn_kernel(
         ln_weight,
         ln_bias,
         eps,
-        GROUPS,
+        GROUPS * SPLIT,
         CHANNELS,
         NORM_WIDTH,
         BLOCK_ROWS,
@@ -125,9 +132,10 @@ def run(rows: Rows, intermediate: Linear, last: Linear, norm: Norm, output: Tens
     if tile.swap and block_width < 64:
         # Too narrow for the long side of the matrix instruction, which then has to be along the rows.
         tile = dataclasses.replace(tile, swap=False, block_rows=max(tile.block_rows, 64))
+    split = math.gcd(tile.split, last.width // block_width)
     launch(
         grouped_ffn_kernel,
-        blocks(rows.count, tile.block_rows) * last.groups,
+        blocks(rows.count, tile.block_rows) * last.groups * split,
         tile,
         output.device,
         rows.data,
@@ -152,6 +160,7 @@ def run(rows: Rows, intermediate: Linear, last: Linear, norm: Norm, output: Tens
         BLOCK_ROWS=tile.block_rows,
         BLOCK_INNER=tile.block_columns,
         BLOCK_WIDTH=block_width,
+        SPLIT=split,
         SWAP=tile.swap,
         PRECISION=precision(output.dtype),
     )

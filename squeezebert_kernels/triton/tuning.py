@@ -29,7 +29,8 @@ class Tile:
     block_rows: tokens of a program (queries, for attention). block_columns: output channels of a program (keys of a
     step, for attention; intermediate channels of a step, for grouped_ffn). block_depth: input channels of a step. Both
     are 0 where channels are not cut. swap: the matrix product is computed transposed, weights times tokens, so that as
-    few as 16 tokens fill a matrix instruction, whose long side is then along the channels. reason: why these.
+    few as 16 tokens fill a matrix instruction, whose long side is then along the channels. reason: why these. split:
+    programs that share a group's output channels, for grouped_ffn.
     """
 
     block_rows: int
@@ -39,6 +40,7 @@ class Tile:
     stages: int
     swap: bool
     reason: str
+    split: int = 1
 
     @property
     def norm_rows(self) -> int:

@@ -149,6 +149,29 @@ def test_grouped_ffn_of_every_size_class(tokens: int) -> None:
     check("grouped_ffn", arguments, torch.float16, 16, 32, 32, roundings=4)
 
 
+@pytest.mark.parametrize(("channels", "shared_by"), [(192, 3), (128, 1)])
+def test_programs_of_grouped_ffn_share_output_channels(
+    channels: int, shared_by: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """192 channels are three parts of 64 for three programs; two parts are not. The bits are the same."""
+    from squeezebert_kernels.triton import grouped_ffn, launch, tuning
+
+    programs = []
+
+    def counting(kernel: Any, count: int, *args: Any, **constants: Any) -> None:
+        programs.append(count)
+        launch.launch(kernel, count, *args, **constants)
+
+    monkeypatch.setattr(grouped_ffn, "launch", counting)
+    arguments, outputs = {"input": normal(20, channels), **ffn(channels, 72, (1, 1))}, []
+    for split in (1, 3):
+        tile = tuning.Tile(16, 64, 64, 4, 1, False, "", split)
+        monkeypatch.setattr(grouped_ffn, "tile_for", lambda *_, tile=tile: tile)
+        outputs.append(check("grouped_ffn", arguments, torch.float32, channels, 72, channels))
+    assert torch.equal(*outputs)
+    assert programs == [2, 2 * shared_by]
+
+
 @dtypes
 def test_embedding_layer_norm(dtype: torch.dtype) -> None:
     tables = {"word_embeddings": normal(11, 20), "position_embeddings": normal(9, 20)}

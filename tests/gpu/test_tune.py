@@ -32,7 +32,8 @@ def test_rows_are_rewritten_one_by_one() -> None:
     """What is written reads back as the new rows beside the untouched old ones."""
     source, expected = Path(tuning.__file__).read_text(), dict(TABLE)
     for number, key in enumerate(MAIN):
-        row = Tile(64, 128, 32, 8, number, bool(number % 2), f"{number}.0 us on NVIDIA H200; 64 x 64 x 64 took 99.0")
+        reason = f"{number}.0 us on NVIDIA H200; 64 x 64 x 64 took 99.0"
+        row = Tile(64, 128, 32, 8, number, bool(number % 2), reason, split=1 + number % 3)
         expected[key] = row
         source = tune.rewrite(source, {key: row})
     module: dict[str, Any] = {"__name__": "rewritten"}
