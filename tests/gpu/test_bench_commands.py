@@ -1,8 +1,9 @@
-"""gpu-tune, as far as it goes without a GPU: what it tries, and how it writes the table."""
+"""gpu-tune and gpu-bench, as far as they go without a GPU: what they try, run and write."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-from bench.gpu import tune
+from bench.gpu import bench, tune
+from bench.gpu.recording import prepare
 from squeezebert_kernels.triton import tuning
 from squeezebert_kernels.triton.tuning import TABLE, Key, Tile
 from test_tuning import agree
@@ -26,6 +28,12 @@ def test_candidates_keep_the_order_of_sums(key: Key) -> None:
     assert len(tried) == len(set(tried)) > 5
     for tile in tried:
         agree(*key[:3], [TABLE[key], tile])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="in Triton's interpreter")
+@pytest.mark.parametrize("operator", dict.fromkeys(key[1] for key in MAIN))
+def test_what_is_measured_runs(operator: str) -> None:
+    prepare(operator, torch.float32, "cpu", 20, 10, channels=192)()
 
 
 def test_rows_are_rewritten_one_by_one() -> None:
@@ -83,3 +91,33 @@ def test_a_dry_run_writes_nothing(pretend: Path, monkeypatch: pytest.MonkeyPatch
     assert pretend.read_text() == before
     said = capsys.readouterr().out.splitlines()
     assert len(said) == len([key for key in MAIN if key[0] == "sm_90"])
+
+
+def test_gpu_bench_keeps_what_it_has_when_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours on every batch come first; then a peer, and then somebody loses patience."""
+
+    def peer_times(batch: Any) -> Any:
+        yield "a peer", "bert", 5000.0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench, "our_times", lambda batch: iter([(bench.GRAPH, 100.0), (bench.OURS, 200.0)]))
+    monkeypatch.setattr(bench, "peer_times", peer_times)
+    monkeypatch.setattr(bench, "matmul_rate", lambda dtype: 8e14)
+    monkeypatch.setattr(bench, "copy_rate", lambda: 4e12)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU that only pretends")
+    monkeypatch.setattr(sys, "argv", ["bench", "--only", "0", "4", "--out", str(tmp_path)])
+    with pytest.raises(KeyboardInterrupt):
+        bench.main()
+    report = json.loads((tmp_path / "gpu.json").read_text())
+    assert [(r["batch"], r["name"]) for r in report["results"]] == [
+        ("(1, 128)", bench.GRAPH),
+        ("(1, 128)", bench.OURS),
+        ("(128, 128)", bench.GRAPH),
+        ("(128, 128)", bench.OURS),
+        ("(1, 128)", "a peer"),
+    ]
+    assert report["times_as_long_as_ours"]["(1, 128)"] == {bench.GRAPH: 0.5, bench.OURS: 1.0, "a peer": 25.0}
+    first = report["results"][0]  # 7.40 GFLOP in 100 us
+    assert first["tflops"] == pytest.approx(74.0, rel=2e-3)
+    assert first["share_of_matrix_product"] == pytest.approx(74.0 / 800, rel=2e-3)
