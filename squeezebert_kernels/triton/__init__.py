@@ -9,11 +9,10 @@ How the files build on each other:
 - `grouped_conv1x1`, `grouped_conv1d`, `attention`, `grouped_qkv_attention`, `grouped_ffn`, `embedding_layer_norm`,
   `encoder_layer`, `encoder`: a kernel, the function that launches it, and the operator. `pack`: the packed weights.
 - `forward` and `graph` serve `squeezebert_kernels.optimize`: a whole model as one CUDA graph per bucket of shapes.
+  `turns` orders what threads and streams do with its memory; `bad_ids` makes errors of what only the GPU has seen.
 
 A layer takes three launches where its groups line up (grouped_qkv_attention, grouped_conv1x1_add_layer_norm,
 grouped_ffn), and up to seven where they do not.
 
-A row's bits do not depend on the batch around it. What decides them is the order in which a dot product adds up (along
-the reduction, in the matrix instruction's steps), the number of keys between two rescalings of the softmax, and the
-shape of LayerNorm's sums; `tuning` keeps all three the same for all sizes of batch.
+A row's bits do not depend on the batch around it; `tuning` says what decides them.
 """
