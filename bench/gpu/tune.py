@@ -37,7 +37,8 @@ TOKENS = {"few": (128, 128), "some": (1024, 128), "many": (16384, 128), "any": (
 LAUNCHES = 20  # in a graph, each with weights of its own, as layers have: most come from memory, not from the cache
 # A candidate replaces a row only if it is faster by more than measurements spread.
 MARGIN = 0.03
-MOST_PROCESSES = 12  # that compile; each holds a CUDA context
+MOST_PROCESSES = 12  # that compile
+PROCESS_BYTES = 4 * 2**30  # of the GPU's memory, more than a process with a CUDA context takes
 
 
 def candidates(key: Key, now: Tile) -> Iterator[Tile]:
@@ -140,7 +141,8 @@ def main() -> None:
     architecture = tuning.architecture(torch.cuda.get_device_capability())
     mine = {key: tile for key, tile in TABLE.items() if key[0] == architecture and key[2] == "16bit"}
     path = Path(tuning.__file__)
-    workers = min(MOST_PROCESSES, os.cpu_count() or 1)
+    memory = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    workers = max(1, min(MOST_PROCESSES, os.cpu_count() or 1, memory // PROCESS_BYTES - 1))
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # CUDA does not outlive a fork
         for key, tile in mine.items():
             if arguments.only in (None, key[1]):

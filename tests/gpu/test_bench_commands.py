@@ -7,6 +7,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -65,6 +66,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU that only pretends")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda *_: SimpleNamespace(total_memory=141 * 10**9))
     monkeypatch.setattr(tune, "ProcessPoolExecutor", lambda workers, mp_context: ThreadPoolExecutor(1))
     monkeypatch.setattr(tune, "fits", lambda key, tile: tile.stages != 1)
     monkeypatch.setattr(tune, "prepare", lambda *_: lambda: None)

@@ -156,6 +156,23 @@ def test_a_call_on_another_stream_finds_new_weights_packed() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("mask", ["none", "right"])
+@torch.no_grad()
+def test_a_replay_waits_for_nothing(mask: str) -> None:
+    """PyTorch is to raise where the host waits for the GPU. The mask is on the host: one on the GPU has to be read."""
+    model, given = optimize(small("SqueezeBertModel"), dtype=torch.bfloat16), inputs(MASKS[mask])
+    if mask != "none":
+        given["attention_mask"] = given["attention_mask"].cpu()
+    expected = model(**given).last_hidden_state
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        hidden = model(**given).last_hidden_state
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(hidden, expected)
+
+
+@pytest.mark.gpu
 @torch.no_grad()
 def test_the_cache_of_graphs_is_bounded() -> None:
     model = optimize(small("SqueezeBertModel"))
