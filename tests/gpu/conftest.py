@@ -17,6 +17,14 @@ if not INTERPRETED and not torch.cuda.is_available():
     collect_ignore_glob = ["test_*.py"]
 
 
+def pytest_report_header() -> str:
+    if INTERPRETED:
+        return "Triton kernels: in Triton's interpreter"
+    if torch.cuda.is_available():
+        return f"Triton kernels: on {torch.cuda.get_device_name()}"
+    return "Triton kernels: not tested, PyTorch finds no GPU here; TRITON_INTERPRET=1 would interpret them"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not INTERPRETED and torch.cuda.is_available():
         return
