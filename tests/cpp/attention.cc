@@ -124,14 +124,15 @@ void test_mask_strides() {
 // Masked keys take no part, to the bit; -FLT_MAX throughout gives the mean, -infinity throughout zeros.
 void test_masked() {
   constexpr float kLowest = -std::numeric_limits<float>::max();
-  const Problem shorter({0, 5}, {0, 19}, 2, 16);
-  for (const int32_t keys : {20, 33, 64, 70}) {
+  constexpr int32_t kKeys[][2] = {{19, 20}, {19, 33}, {19, 64}, {19, 70}, {67, 131}};  // unmasked, and all
+  for (const auto& [attended, keys] : kKeys) {
+    const Problem shorter({0, 5}, {0, attended}, 2, 16);
     Problem padded({0, 5}, {0, keys}, 2, 16);
     std::copy(shorter.key.begin(), shorter.key.end(), padded.key.begin());
     std::copy(shorter.value.begin(), shorter.value.end(), padded.value.begin());
     for (const float hidden : {kLowest, -INFINITY}) {
       Floats data(static_cast<size_t>(keys), hidden);
-      std::fill(data.begin(), data.begin() + 19, 0.0f);
+      std::fill(data.begin(), data.begin() + attended, 0.0f);
       const squeezebert_mask mask = {data.data(), 0, 0, 0};
       const Floats everything(static_cast<size_t>(keys), hidden);
       const squeezebert_mask all_masked = {everything.data(), 0, 0, 0};

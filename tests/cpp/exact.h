@@ -21,7 +21,7 @@ inline double unit_roundoff() { return multiplies_half() ? kHalfRoundoff : kFloa
 
 // A number as g_dtype stores it: with float16 the nearest of those, which are at least 2^-24 apart.
 inline double stored(double x) {
-  if (g_dtype == SQUEEZEBERT_FLOAT32 || !std::isfinite(x)) return x;
+  if (g_dtype == SQUEEZEBERT_FLOAT32 || !std::isfinite(x) || x == 0.0) return x;
   const double step = ldexp(1.0, std::max(ilogb(x) - 10, -24));
   const double rounded = nearbyint(x / step) * step;
   return fabs(rounded) < 65520.0 ? rounded : copysign(INFINITY, rounded);

@@ -61,7 +61,7 @@ void test_tokens() {
 
 void test_widths() {
   constexpr int64_t kTokens = 5;
-  for (const int64_t depth : {1, 2, 3, 4, 5, 7, 8, 9, 20, 31, 33, 48, 192}) {
+  for (const int64_t depth : {1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 31, 33, 48, 63, 64, 65, 70, 101, 192}) {
     for (const int64_t columns : {1, 3, 8, 15, 16, 17, 20, 31, 32, 33, 48, 192}) {
       for (const int64_t groups : {1, 3}) {
         Conv conv(groups * columns, groups * depth, groups, static_cast<uint32_t>(depth * 1000 + columns));
@@ -77,6 +77,34 @@ void test_widths() {
       }
     }
   }
+}
+
+// Sums are float32 beyond 64 products: float16 would count no further than 2048.
+void test_long_sums() {
+  constexpr int64_t kIn = 5000, kOut = 3, kTokens = 5;
+  Conv conv(kOut, kIn, 1, 11);
+  conv.weight.assign(kOut * kIn, 1.0f);
+  conv.bias.clear();
+  const Floats input(kTokens * kIn, 1.0f);
+  for_each_kernels([&] {
+    conv.pack();
+    CHECK(run(Context(), kPlain, conv, input, {}, kTokens) == Floats(kTokens * kOut, 5000.0f));
+  });
+}
+
+// A weight that float16 would round beyond 65504 becomes infinite, and no smaller one.
+void test_overflow() {
+  Conv conv(4, 1, 1, 12);
+  conv.weight = {65504.0f, 65519.0f, 65520.0f, -1e6f};
+  conv.bias.clear();
+  const Floats input = {0.5f, -0.25f};
+  for_each_kernels([&] {
+    conv.pack();
+    const bool half = g_dtype == SQUEEZEBERT_FLOAT16;
+    const Floats got = run(Context(), kPlain, conv, input, {}, 2);
+    check(kPlain, conv, got, input, {});
+    CHECK(got[0] == 32752.0f && std::isinf(got[2]) == half && std::isinf(got[7]) == half);
+  });
 }
 
 // One number that is not finite reaches its own row and group, and leaves the bits of all others.
@@ -131,6 +159,8 @@ void test_denormals() {
 int main() {
   test_tokens();
   test_widths();
+  test_long_sums();
+  test_overflow();
   test_not_finite();
   test_denormals();
   return check_result();
