@@ -71,7 +71,8 @@ constexpr Candidate kCandidates[] = {
     {&avx512::kKernels, [] { return &avx512_h::kKernels; },
      [] {
        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
+              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+              __builtin_cpu_supports("fma") && has_f16c();
      }},
     {&avx2::kKernels, [] { return &avx2_h::kKernels; },
      [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }},

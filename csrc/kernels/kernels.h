@@ -78,7 +78,6 @@ struct EmbeddingArgs {
 struct Kernels {
   const char* name;   // at most 8 characters: packed weights hold it
   int panel_columns;  // NR of the register tile
-  int tile_rows;      // MR, its largest height
   int weight_bytes;   // of an element of a panel: 4 (float32) or 2 (float16)
 
   // Packs columns [0, columns) of a weight whose rows are output channels (weight[column * stride + k * step]) into a
