@@ -31,16 +31,16 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     itself. While another graph is captured, the kernels are launched one by one, padding included, for that graph, in
     whose replays such an id gives NaN alone; an attention_mask on the host is a ValueError there.
 
-    The kernels serve inference: eval mode, and gradients off (`torch.no_grad()`) or no parameter
-    that requires them. Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are
-    zeros, where the original has values without meaning. Heads that read only the first token do not compute the
-    others' last layer. Whatever else is asked (training, attentions, hidden states, other masks, autocast, another
-    device; on CUDA, inputs_embeds and torch.compile) runs the original forward; the logger
-    `squeezebert_kernels.fast_forward` says why at level DEBUG.
+    The kernels serve inference: eval mode, and gradients off (`torch.no_grad()`) or no parameter that requires them.
+    Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are zeros, where the
+    original has values without meaning. Heads that read only the first token do not compute the others' last layer.
+    Whatever else is asked (training, attentions, hidden states, other masks, autocast, another device; on CUDA,
+    inputs_embeds and torch.compile) runs the original forward; the logger `squeezebert_kernels.fast_forward` says why
+    at level DEBUG.
 
     dtype: what the kernels compute in: torch.float32 or torch.float16, on CUDA torch.bfloat16 too. On the CPU float16
-    is what weights are packed as, in half the memory; Arm cores with float16 arithmetic multiply in it too. The model
-    itself, its activations and its outputs stay float32.
+    is what weights are packed as, in half the memory, and what attention's keys and values are rounded to; Arm cores
+    with float16 arithmetic multiply in it too. The model itself, its activations and its outputs stay float32.
     release_weights: frees the originals of the packed weights. Their parameters then read as NaN, though `state_dict`
     and `save_pretrained` still give their values, and requests for the original forward unpack them for the call.
     Training, moving, copying and pickling need restore(model) first. On the CPU in float32 only.

@@ -70,8 +70,7 @@ struct Layer {
   squeezebert_layer_norm output_norm{};
 };
 
-// ---- conv.cc: one convolution, and what is row by row
-// ----------------------------------------------------------------
+// ---- conv.cc: one convolution, and what is row by row ---------------------------------------------------------------
 
 // y = layer(x), then GELU or + residual.
 struct ConvStep {
@@ -96,8 +95,7 @@ void run_layer_norm(const Workers& workers, int64_t tokens, int64_t channels, Mu
 void run_embedding(const Workers& workers, int64_t tokens, const int64_t* input_ids, const int64_t* token_type_ids,
                    const int64_t* position_ids, const squeezebert_embeddings& embeddings, MutableRows y);
 
-// ---- attention.cc: the first region
-// ----------------------------------------------------------------------------------
+// ---- attention.cc: the first region ---------------------------------------------------------------------------------
 
 struct Attention {
   squeezebert_attention_shape shape{};
@@ -121,8 +119,7 @@ int64_t unfused_qkv_attention_floats(const Workers& workers, const Projections& 
 void run_qkv_attention(const Workers& workers, const Projections& projections, const Attention& attention, Rows x_query,
                        Rows x, MutableRows output, float* memory);
 
-// ---- ffn.cc: the second region
-// ---------------------------------------------------------------------------------------
+// ---- ffn.cc: the second region --------------------------------------------------------------------------------------
 
 // y = layer_norm(output(gelu(intermediate(x))) + x).
 struct Ffn {

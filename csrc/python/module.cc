@@ -89,7 +89,7 @@ void BindPackedWeight(py::module_& module) {
       py::arg("groups") = 1,
       R"(Packs a weight [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size].
 
-float32, or float16: half the memory, multiplied in float16 on Arm cores that can. Activations are float32 beside both.)");
+float32, or float16: half the memory, multiplied in float16 on Arm cores that can. Activations are float32 with both.)");
 }
 
 void BindConvolutions(py::module_& module) {
@@ -154,8 +154,9 @@ first_token_only returns one row per sequence, [N, C].)");
 PYBIND11_MODULE(_native, module) {
   module.doc() = R"(The kernels for NumPy arrays; use them through squeezebert_kernels.numpy.
 
-Arrays are float32 (weights float16, if you like) with channels last. Any strides will do; an array whose channels are not next to each other is copied.
-The GIL is released while computing. A wrong argument raises ValueError that names it.)";
+Arrays are float32 (weights float16, if you like) with channels last. Any strides will do; an array whose channels are
+not next to each other is copied. The GIL is released while computing. A wrong argument raises ValueError that names
+it.)";
   using namespace squeezebert::python;
   BindMachine(module);
   BindPackedWeight(module);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include "simd/avx2_vector.h"
-
 #include "simd/half_panels.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "simd/avx512_vector.h"
-
 #include "simd/half_panels.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {

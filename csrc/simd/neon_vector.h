@@ -40,7 +40,7 @@ inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
 inline Vec abs(Vec x) { return {vabsq_f32(x.v)}; }
 inline Vec round(Vec x) { return {vrndnq_f32(x.v)}; }
 
-// In two factors, as in avx2.h: 2^n = 2^(n/2) * 2^(n - n/2).
+// In two factors, as in avx2_vector.h: 2^n = 2^(n/2) * 2^(n - n/2).
 inline Vec scale_by_power_of_two(Vec x, Vec n) {
   const int32x4_t whole = vcvtnq_s32_f32(n.v);
   const int32x4_t half = vshrq_n_s32(whole, 1);

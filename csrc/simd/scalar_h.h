@@ -4,9 +4,8 @@
 
 #include <string.h>
 
-#include "simd/scalar_vector.h"
-
 #include "simd/half_panels.h"
+#include "simd/scalar_vector.h"
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
@@ -44,7 +43,7 @@ inline void store_one(Half* p, float x) {
     magnitude = 0x7c00;
   } else if (bits >= 0x38800000) {  // 2^-14 and more: normal. Adds half of the last place, less one where that is even.
     magnitude = (bits - ((127 - 15) << 23) + 0xfff + (bits >> 13 & 1)) >> 13;
-  } else {  // 0.5 has the last place that a subnormal float16 has, times 2^-24: the addition rounds there
+  } else {  // subnormal: multiples of 2^-24, which is the last place of 0.5, so that the addition rounds there
     const float shifted = fabsf(x) + 0.5f;
     memcpy(&magnitude, &shifted, sizeof magnitude);
     magnitude -= 0x3f000000;

@@ -14,8 +14,8 @@
 
 namespace squeezebert::SQUEEZEBERT_ISA {
 
-// Two tiles of queries at a time: a key panel (head_size x kColumns floats) is read from L2 once for both, and 28 rows
-// of 512 scores are 56 KiB of AVX-512's L2.
+// Two tiles of queries at a time: a key panel (head_size x kColumns elements) is read from L2 once for both, and 28
+// rows of 512 scores are 56 KiB of AVX-512's L2.
 constexpr int64_t kQueryBlock = 2 * Tile::kRows;
 
 inline int64_t panels_of(int64_t columns) { return (columns + Tile::kColumns - 1) / Tile::kColumns; }

@@ -4,8 +4,8 @@
 //
 // x is token-major with any row stride. A panel holds Tile::kColumns output channels of one group, k-major, so that the
 // inner loop reads it as one stream; its elements are float32 or float16 (simd/half_panels.h). Every sum runs over k in
-// order in one accumulator, started from the bias, whatever the tile's height or the block of k: the bits of a row
-// depend on nothing but the row.
+// order in one accumulator, started from the bias (in simd/neon_hp.h, in chunks of k that are always the same),
+// whatever the tile's height: the bits of a row depend on nothing but the row.
 #pragma once
 
 #include "kernels/kernels.h"
