@@ -1,6 +1,7 @@
 """CPU autocast: the kernels compute in float32, to which ``torch.autocast("cpu")`` casts lower precisions.
 
-Weights, float32 already, stay as they are. float64 is never cast and meets the kernels' own dtype error.
+Plain float16 weights are cast with the rest; packed ones stay what they are. float64 is never cast and meets the
+kernels' own dtype error.
 """
 
 from __future__ import annotations

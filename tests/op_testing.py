@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -234,9 +235,10 @@ class OperatorContract:
         program = torch.export.export(Module(), (given,))
         assert torch.equal(program.module()(given), self.call(arguments))
 
-    def test_autocast_computes_in_float32(self) -> None:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_autocast_computes_in_float32(self, dtype: torch.dtype) -> None:
         arguments = self.arguments(5)
-        lowered = map_tensors(lambda t: t.bfloat16() if t.is_floating_point() else t, arguments)
+        lowered = map_tensors(lambda t: t.to(dtype) if t.is_floating_point() else t, arguments)
         raised = map_tensors(lambda t: t.float() if t.is_floating_point() else t, lowered)
         with torch.autocast("cpu"):
             output = self.call(lowered)
@@ -292,13 +294,19 @@ class PackedWeightsContract(OperatorContract):
         arguments = self.arguments(13)
         assert torch.equal(self.call(self.pack(arguments)), self.call(arguments))
 
-    def halve(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments with their weights, which are what `pack` changes, in float16."""
-        packed = iter(tensors(self.pack(arguments)))
-        return map_tensors(lambda t: t.half() if next(packed).dtype == torch.uint8 else t, arguments)
+    def halve(self, arguments: dict[str, Any], every: int = 1) -> dict[str, Any]:
+        """The arguments with every `every`-th of their weights (what `pack` changes) in float16."""
+        packed, weights = iter(tensors(self.pack(arguments))), itertools.count()
 
-    def test_float16_weights(self) -> None:
-        arguments = self.halve(self.arguments(13))
+        def halved(tensor: Tensor) -> Tensor:
+            is_weight = next(packed).dtype == torch.uint8
+            return tensor.half() if is_weight and next(weights) % every == 0 else tensor
+
+        return map_tensors(halved, arguments)
+
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_float16_weights(self, every: int) -> None:
+        arguments = self.halve(self.arguments(13), every)
         expected = exact(
             type(self).operator, map_tensors(lambda t: t.float() if t.dtype == torch.float16 else t, arguments)
         )
@@ -312,9 +320,10 @@ class PackedWeightsContract(OperatorContract):
         torch.library.opcheck(self.overload, tuple(self.halve(self.arguments(5)).values()))
         torch.library.opcheck(self.overload, tuple(self.pack(self.halve(self.arguments(5))).values()))
 
-    def test_gradients_of_float16_weights(self) -> None:
+    @pytest.mark.parametrize("every", [1, 2])
+    def test_gradients_of_float16_weights(self, every: int) -> None:
         """They are float16, as PyTorch's are, and those of the same values in float32, rounded."""
-        halved = self.halve(self.arguments(5))
+        halved = self.halve(self.arguments(5), every)
         leaves = [t.requires_grad_() for t in tensors(halved) if t.is_floating_point()]
         wide = map_tensors(lambda t: t.detach().float() if t.is_floating_point() else t, halved)
         wide_leaves = [t.requires_grad_() for t in tensors(wide) if t.is_floating_point()]

@@ -72,6 +72,14 @@ def test_memory_bits_and_changed_weights(name: str) -> None:
     assert torch.equal(optimize(copy.deepcopy(restore(model)), dtype=torch.float16)(IDS)[0], changed)
 
 
+@torch.no_grad()
+def test_compiled() -> None:
+    model = optimize(small("SqueezeBertModel"), dtype=torch.float16)
+    expected = model(IDS)[0]
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(model, fullgraph=True, backend="aot_eager")(IDS)[0], expected)
+
+
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
 @torch.no_grad()
 def test_copies_keep_the_dtype(copied: Any) -> None:
