@@ -8,7 +8,7 @@ What holds for all of them:
 
 - Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
   are not next to each other or its rows not one stride apart.
-- On the CPU activations, biases and LayerNorm parameters are float32, weights float32 or float16, each as it likes.
+- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32 or float16.
   float16 weights take half the memory. With a float16 query weight, attention rounds keys and values to float16 as
   well. Arm cores with float16 arithmetic also round what weights are multiplied with, and add up 64 products at a time
   in float16; all else is float32 (csrc/include/squeezebert.h, squeezebert_dtype). ``torch.autocast("cpu")`` casts lower

@@ -23,7 +23,8 @@ struct Memory {
 squeezebert_attention_shape attention_shape(const Encoder& e, const int32_t* query_offsets) {
   const int64_t head_size = e.channels / e.shape.heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(head_size));
-  return {e.shape.sequences, query_offsets, e.shape.cu_seqlens, e.shape.heads, head_size, scale, {}};
+  constexpr squeezebert_dtype kNotLookedAt{};  // attention has that of the query's weight
+  return {e.shape.sequences, query_offsets, e.shape.cu_seqlens, e.shape.heads, head_size, scale, kNotLookedAt};
 }
 
 Memory plan_memory(const Workers& workers, const Encoder& e) {

@@ -25,6 +25,8 @@ void ForceIsa(const std::optional<std::string>& name) {
   CheckStatus(squeezebert_force_isa(name ? name->c_str() : nullptr));
 }
 
+const char* DtypeName(squeezebert_dtype dtype) { return dtype == SQUEEZEBERT_FLOAT16 ? "float16" : "float32"; }
+
 std::string ActiveKernels(const std::string& dtype) {
   if (dtype != "float32" && dtype != "float16") Fail("dtype: expected \"float32\" or \"float16\", got \"", dtype, "\"");
   const char* name = nullptr;
@@ -73,16 +75,13 @@ void BindPackedWeight(py::module_& module) {
       .def_property_readonly("out_channels", [](const PackedWeight& weight) { return weight.shape().out_channels; })
       .def_property_readonly("in_channels", [](const PackedWeight& weight) { return weight.shape().in_channels; })
       .def_property_readonly("groups", [](const PackedWeight& weight) { return weight.shape().groups; })
-      .def_property_readonly(
-          "dtype",
-          [](const PackedWeight& weight) { return weight.dtype() == SQUEEZEBERT_FLOAT16 ? "float16" : "float32"; })
       .def_property_readonly("kernel_size", [](const PackedWeight& weight) { return weight.shape().kernel_size; })
+      .def_property_readonly("dtype", [](const PackedWeight& weight) { return DtypeName(weight.dtype()); })
       .def_property_readonly("nbytes", &PackedWeight::bytes)
       .def("__repr__", [](const PackedWeight& weight) {
         const squeezebert_conv_shape& shape = weight.shape();
         return py::str("PackedWeight(out_channels={}, in_channels={}, groups={}, kernel_size={}, dtype={})")
-            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size,
-                    weight.dtype() == SQUEEZEBERT_FLOAT16 ? "float16" : "float32");
+            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size, DtypeName(weight.dtype()));
       });
   module.def(
       "pack", [](const py::array& weight, int64_t groups) { return PackedWeight(weight, groups); }, py::arg("weight"),
