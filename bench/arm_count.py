@@ -106,12 +106,12 @@ def machine(root: Path, folder: Path) -> None:
         (folder / name).symlink_to(root / name)
 
 
-def print_totals(model: str, who: str, count: dict[int, Count], ours: dict[int, Count]) -> None:
-    """A row: what one layer and what 12 execute, the share of FMAs, and what this library executes of that."""
+def print_totals(model: str, who: str, count: dict[int, Count], ours: dict[int, Count] | None = None) -> None:
+    """A row: what one layer and what 12 execute, the share of FMAs, and how much of a peer's `ours` are."""
     cells = [f"{model}, {who}"]
     for layers in (1, 12):
-        found, own = count[layers], ours[layers]
-        ratio = "" if count is ours else f"{own.instructions / found.instructions:.2f}"
+        found = count[layers]
+        ratio = f"{ours[layers].instructions / found.instructions:.2f}" if ours else ""
         cells += [f"{found.instructions / 1e6:.1f}", f"{found.multiply_adds / found.instructions:.1%}", ratio]
     print("|", " | ".join(cells), "|", flush=True)
 
@@ -133,10 +133,10 @@ def main() -> None:
         ours, report = counted([*qemu, f"{plugin},blocks={blocks}", "-L", str(arguments.libc), str(encoder)])
         print("| | one layer | FMA | this library takes | 12 layers | FMA | this library takes |")
         print("|---" * 7 + "|")
-        print_totals("SqueezeBERT", "this library", ours, ours)
+        print_totals("SqueezeBERT", "this library", ours)
         if arguments.peers:
             half, _ = counted([*qemu, str(plugin), "-L", str(arguments.libc), str(encoder), "float16"])
-            print_totals("SqueezeBERT", "this library, float16", half, ours)
+            print_totals("SqueezeBERT", "this library, float16", half)
             machine(arguments.peers.resolve().parents[2], root)
             environment = [f"PYTHONPATH={arguments.site}", "OMP_NUM_THREADS=1", "PYTHONDONTWRITEBYTECODE=1"]
             python = [*qemu, str(plugin), "-L", str(root), *(word for e in environment for word in ("-E", e))]

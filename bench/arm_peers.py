@@ -4,12 +4,13 @@
     python bench/arm_peers.py PEER MODEL FOLDER    in aarch64 Python, under QEMU with the plugin of arm_count.c
 
 Each encoder runs with 1 and with 12 layers on one thread, is warmed up, and then runs once between the marks that the
-plugin counts between. What the numbers are does not matter to the count.
+plugin counts between. What the numbers are does not matter to the count, as long as no two weights are the same.
 """
 
 from __future__ import annotations
 
 import gc
+import itertools
 import math
 import os
 import sys
@@ -20,14 +21,15 @@ from pathlib import Path
 TOKENS, HIDDEN = 128, 768
 LAYERS = (1, 12)
 BEGIN, END = 1397440817, 1397440818  # as arm_count.c has them
-WARM_UPS = 3  # TorchScript compiles what it has seen twice
+TENSORS = itertools.count()
+WARM_UPS = 3  # TorchScript compiles what it has seen, ONNX Runtime plans its memory anew
 
 
 def numbers(*shape: int):
-    """A tensor of small numbers, soon made."""
+    """A tensor of small numbers, soon made; no two alike, or TorchScript would take Q, K and V for the same."""
     import torch
 
-    return ((torch.arange(math.prod(shape)) % 251 - 125) * 0.0004).reshape(shape)
+    return (((torch.arange(math.prod(shape)) + next(TENSORS)) % 251 - 125) * 0.0004).reshape(shape)
 
 
 def encoder(model: str, layers: int):
