@@ -25,7 +25,7 @@ demo: $(BUILT)  ## build, then compare this library with its peers on this machi
 # Of Arm, the C and C++ tests, where the tools are there already: it asks for no root, and the rest takes too long for CI.
 test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU) and the Python tests
 	$(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) --output-on-failure --no-tests=error
-	$(if $(ARM_TOOLS),$(MAKE) arm-test-cpp,@echo "Not testing Arm: no aarch64-linux-gnu-g++ or no qemu-aarch64-static (make arm-test installs them)")
+	$(if $(ARM_TOOLS),$(MAKE) arm-test-cpp,@echo "Not testing Arm: that needs the tools that make arm-test installs")
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/gpu $(ARGS)
 	$(BIN)/python -m pytest tests $(ARGS)
 
