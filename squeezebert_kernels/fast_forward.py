@@ -53,7 +53,7 @@ class _Forward:
 
     @property
     def original(self) -> Callable[..., Any]:
-        return type(self.module).forward.__get__(self.module)
+        return partial(type(self.module).forward, self.module)  # not __get__: Dynamo of torch 2.10 cannot trace that
 
     @property
     def __signature__(self) -> inspect.Signature:
