@@ -57,11 +57,9 @@ ARM_PYTEST = CXX=$(ARM_PYTHON)/bin/g++ OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE
 ARM_TESTS ?= tests
 ARM_SMOKE ?= tests/test_native.py tests/test_dispatch.py::test_every_operator
 # Not run: the Triton kernels, which have nothing of Arm; and where QEMU shows through. It counts its own memory as the
-# process's, and where sysfs has no Arm core's register, PyTorch says so on stderr. And where torch 2.10 does: its Dynamo
-# takes every compilation for an export, so that compiled models run their original forward.
+# process's, and where sysfs has no Arm core's register, PyTorch says so on stderr.
 ARM_LEFT_OUT := --ignore=tests/gpu --deselect=tests/test_optimize_weights.py::test_released_weights_take_no_memory \
-  --deselect=tests/test_cli.py::test_predict_without_transformers \
-  --deselect=tests/test_optimize_compile.py::test_one_graph_serves_every_length_and_new_weights
+  --deselect=tests/test_cli.py::test_predict_without_transformers
 
 # PyTorch's wheel itself needs more than a Cortex-A53 has: there the NumPy functions are tested, without torch.
 arm-test-python: arm-wheel $(ARM_PYTHON)/bin/.made  ## the Python tests alone, on aarch64 Python and torch: ARM_TESTS="FILES"

@@ -301,7 +301,7 @@ class BaseForward(_Forward):
             return_dict = getattr(config, "return_dict", True)
         has_pooler = self.module.pooler is not None
         if (
-            torch.compiler.is_exporting()
+            torch.compiler._is_exporting_flag  # is_exporting() itself is always True to torch 2.10's Dynamo
             or len(args) + len(kwargs) != len(request)
             or ids is None
             or not (return_dict or has_pooler)
