@@ -40,7 +40,8 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
 
     dtype: what the kernels compute in: torch.float32 or torch.float16, on CUDA torch.bfloat16 too. On the CPU float16
     is what weights are packed as, in half the memory, and what attention's keys and values are rounded to; Arm cores
-    with float16 arithmetic multiply in it too. The model itself, its activations and its outputs stay float32.
+    with float16 arithmetic multiply in it too. What exceeds 65504 there becomes infinite, as after `.half()`. The model
+    itself, its activations and its outputs stay float32.
     release_weights: frees the originals of the packed weights. Their parameters then read as NaN, though `state_dict`
     and `save_pretrained` still give their values, and requests for the original forward unpack them for the call.
     Training, moving, copying and pickling need restore(model) first. On the CPU in float32 only.
