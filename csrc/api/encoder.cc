@@ -40,7 +40,7 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected 1 to 2^20 layers, got %" PRId64, layer_count);
   }
   if (!layers) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected 1 to 2^20 layers, got NULL");
-  auto* decoded = static_cast<Layer*>(context->layers.reserve(static_cast<size_t>(layer_count) * sizeof(Layer)));
+  auto* decoded = static_cast<Layer*>(context->layers.reserve(Size(layer_count) * sizeof(Layer)));
   if (!decoded) return SQUEEZEBERT_OUT_OF_MEMORY;
   Linear first;
   SQUEEZEBERT_TRY(read_linear("layer 0: query", &layers[0].query, 0, 0, &first));

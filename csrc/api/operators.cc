@@ -28,8 +28,8 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
 }
 
 // `floats` of the context's working memory; null, with the error set, when there is none to be had.
-float* memory_for(squeezebert_context* context, int64_t floats) {
-  return static_cast<float*>(context->working.reserve(static_cast<size_t>(floats) * sizeof(float)));
+float* memory_for(squeezebert_context* context, Size floats) {
+  return static_cast<float*>(context->working.reserve(floats * sizeof(float)));
 }
 
 squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {

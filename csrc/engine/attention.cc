@@ -12,20 +12,20 @@ int64_t longest(const int32_t* offsets, int64_t first, int64_t last) {
   return most;
 }
 
-int64_t scratch_floats(const Kernels& kernels, const squeezebert_attention_shape& shape) {
-  return whole_lines(
-      static_cast<int64_t>(kernels.attention_scratch(longest(shape.key_offsets, 0, shape.sequences), shape.head_size)));
+Size scratch_floats(const Kernels& kernels, const squeezebert_attention_shape& shape) {
+  return whole_lines(kernels.attention_scratch(longest(shape.key_offsets, 0, shape.sequences), shape.head_size));
 }
 
 // Part `part` of `parts` of the queries of one sequence, for one head.
 struct HeadTask {
   int64_t sequence = 0;
   int64_t head = 0;
+  int64_t key_row = 0;  // where the sequence's keys and values begin
   int64_t part = 0;
   int64_t parts = 1;
 };
 
-// query, key, value and output begin with the sequence's own first row.
+// query and output begin with the sequence's own first row.
 void attend(const Kernels& kernels, const Attention& a, HeadTask task, Rows query, Rows key, Rows value,
             MutableRows output, float* scratch) {
   const squeezebert_attention_shape& shape = a.shape;
@@ -39,9 +39,11 @@ void attend(const Kernels& kernels, const Attention& a, HeadTask task, Rows quer
   args.head_size = shape.head_size;
   args.query = query.at(first, channel);
   args.query_stride = query.stride;
-  args.key = key.at(0, channel);
+  if (args.key_rows > 0) {
+    args.key = key.at(task.key_row, channel);
+    args.value = value.at(task.key_row, channel);
+  }
   args.key_stride = key.stride;
-  args.value = value.at(0, channel);
   args.value_stride = value.stride;
   if (a.mask) {
     args.mask = a.mask->data + task.sequence * a.mask->sequence_stride + task.head * a.mask->head_stride +
@@ -69,7 +71,7 @@ struct FusedPlan {
   int64_t groups = 1;
   int64_t rows = 0;    // of the largest bundle
   int64_t stride = 0;  // of one group's queries, keys and values
-  int64_t floats = 0;  // for each worker
+  Size floats;         // for each worker
 };
 
 // Longer sequences than this go step by step: Q, K and V of one group of 1024 tokens are 2.5 MiB, beyond L2.
@@ -92,7 +94,7 @@ FusedPlan plan_fused(const Workers& workers, const Projections& p, const squeeze
   }
   plan.fused = plan.rows <= kFusedRows && enough_tasks(workers, plan.bundles * plan.groups);
   plan.stride = padded_stride(p.query->weight.group_columns());
-  plan.floats = 3 * plan.rows * plan.stride + scratch_floats(*p.query->weight.kernels, shape);
+  plan.floats = Size(3) * plan.rows * plan.stride + scratch_floats(*p.query->weight.kernels, shape);
   return plan;
 }
 
@@ -103,7 +105,7 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
   auto* const bundles = reinterpret_cast<int32_t*>(memory);  // the first sequence of each
   bundles[0] = 0;
   for (int64_t b = 0; b < plan.bundles; ++b) bundles[b + 1] = static_cast<int32_t>(bundle_end(shape, bundles[b]));
-  float* const scratch = memory + whole_lines(plan.bundles + 1);
+  float* const scratch = memory + whole_lines(plan.bundles + 1).count();
 
   const Linear* const layers[3] = {p.query, p.key, p.value};
   const Weight& weight = p.query->weight;
@@ -114,7 +116,8 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
     const int32_t* const bundle = bundles + task % plan.bundles;
     const int64_t row = shape.key_offsets[bundle[0]];
     const int64_t rows = shape.key_offsets[bundle[1]] - row;
-    float* const mine = scratch + worker * plan.floats;
+    if (rows == 0) return;
+    float* const mine = scratch + worker * plan.floats.count();
     MutableRows projected[3];
     for (int i = 0; i < 3; ++i) {
       projected[i] = {mine + i * plan.rows * plan.stride, plan.stride, group * weight.group_columns()};
@@ -130,9 +133,10 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
     float* const head_scratch = mine + 3 * plan.rows * plan.stride;
     for (int64_t s = bundle[0]; s < bundle[1]; ++s) {
       const int64_t begin = shape.key_offsets[s];
+      if (begin == shape.key_offsets[s + 1]) continue;
       for (int64_t h = group * heads; h < (group + 1) * heads; ++h) {
-        attend(*weight.kernels, a, {s, h}, projected[0].from(begin - row), projected[1].from(begin - row),
-               projected[2].from(begin - row), output.from(begin), head_scratch);
+        attend(*weight.kernels, a, {s, h, begin - row}, projected[0].from(begin - row), projected[1], projected[2],
+               output.from(begin), head_scratch);
       }
     }
   });
@@ -140,36 +144,43 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
 
 }  // namespace
 
-int64_t attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape) {
-  return workers.count * scratch_floats(kernels, shape);
+Size attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape) {
+  return whole_lines(shape.sequences) + workers.count * scratch_floats(kernels, shape);
 }
 
 void run_attention(const Workers& workers, const Kernels& kernels, const Attention& a, Rows query, Rows key, Rows value,
                    MutableRows output, float* memory) {
-  const int64_t scratch = scratch_floats(kernels, a.shape);
-  const int64_t pairs = a.shape.sequences * a.shape.heads;
+  // Sequences without a query get no tasks: there may be so many that even doing nothing for each of their heads would
+  // take hours.
+  auto* const sequences = reinterpret_cast<int32_t*>(memory);
+  int64_t count = 0;
+  for (int64_t s = 0; s < a.shape.sequences; ++s) {
+    if (a.shape.query_offsets[s] < a.shape.query_offsets[s + 1]) sequences[count++] = static_cast<int32_t>(s);
+  }
+  const int64_t pairs = count * a.shape.heads;
   if (pairs == 0) return;
+  float* const scratch = memory + whole_lines(a.shape.sequences).count();
+  const int64_t floats = scratch_floats(kernels, a.shape).count();
   // One task per sequence and head; when those are too few, queries are split too (each part packs the keys for
   // itself).
   const int64_t parts = enough_tasks(workers, pairs) ? 1 : (2 * workers.count + pairs - 1) / pairs;
   for_each_task(workers, pairs * parts, [&](int64_t task, int32_t worker) {
-    const int64_t s = task / parts / a.shape.heads;
+    const int64_t s = sequences[task / parts / a.shape.heads];
     const int64_t first_query = a.shape.query_offsets[s];
-    const int64_t first_key = a.shape.key_offsets[s];
-    attend(kernels, a, {s, task / parts % a.shape.heads, task % parts, parts}, query.from(first_query),
-           key.from(first_key), value.from(first_key), output.from(first_query), memory + worker * scratch);
+    const HeadTask head = {s, task / parts % a.shape.heads, a.shape.key_offsets[s], task % parts, parts};
+    attend(kernels, a, head, query.from(first_query), key, value, output.from(first_query), scratch + worker * floats);
   });
 }
 
-int64_t qkv_attention_floats(const Workers& workers, const Projections& p, const squeezebert_attention_shape& shape) {
+Size qkv_attention_floats(const Workers& workers, const Projections& p, const squeezebert_attention_shape& shape) {
   const FusedPlan plan = plan_fused(workers, p, shape);
   if (plan.fused) return whole_lines(plan.bundles + 1) + workers.count * plan.floats;
   return unfused_qkv_attention_floats(workers, p, shape);
 }
 
-int64_t unfused_qkv_attention_floats(const Workers& workers, const Projections& p,
-                                     const squeezebert_attention_shape& shape) {
-  return 3 * shape.key_offsets[shape.sequences] * padded_stride(shape.heads * shape.head_size) +
+Size unfused_qkv_attention_floats(const Workers& workers, const Projections& p,
+                                  const squeezebert_attention_shape& shape) {
+  return Size(3) * shape.key_offsets[shape.sequences] * padded_stride(shape.heads * shape.head_size) +
          attention_floats(workers, *p.query->weight.kernels, shape);
 }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "engine/size.h"
 #include "engine/status.h"
 
 namespace squeezebert {
@@ -19,7 +20,7 @@ class Buffer {
 
   // At least `bytes`, aligned to 64, its content undefined, valid until the next call. Null, with the error set, when
   // there is none to be had.
-  void* reserve(size_t bytes);
+  void* reserve(Size bytes);
   void release();
   size_t bytes() const { return bytes_; }
 

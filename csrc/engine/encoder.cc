@@ -12,12 +12,12 @@ namespace {
 // region.
 struct Memory {
   ptrdiff_t stride = 0;
-  int64_t context = 0;  // attention's output
-  int64_t x = 0;        // between layers
-  int64_t first = 0;    // first_token_only: those rows of the last layer's input, and their offsets
-  int64_t offsets = 0;
-  int64_t step = 0;
-  int64_t all() const { return context + x + first + offsets + step; }
+  Size context;  // attention's output
+  Size x;        // between layers
+  Size first;    // first_token_only: those rows of the last layer's input, and their offsets
+  Size offsets;
+  Size step;
+  Size all() const { return context + x + first + offsets + step; }
 };
 
 squeezebert_attention_shape attention_shape(const Encoder& e, const int32_t* query_offsets) {
@@ -31,10 +31,10 @@ Memory plan_memory(const Workers& workers, const Encoder& e) {
   const int64_t tokens = e.shape.cu_seqlens[e.shape.sequences];
   Memory memory;
   memory.stride = padded_stride(e.channels);
-  memory.context = tokens * memory.stride;
-  if (e.layer_count > 1) memory.x = tokens * memory.stride;
+  memory.context = Size(tokens) * memory.stride;
+  if (e.layer_count > 1) memory.x = memory.context;
   if (e.shape.first_token_only) {
-    memory.first = e.shape.sequences * memory.stride;
+    memory.first = Size(e.shape.sequences) * memory.stride;
     memory.offsets = whole_lines(e.shape.sequences + 1);
   }
   for (int64_t l = 0; l < e.layer_count; ++l) {
@@ -57,13 +57,13 @@ squeezebert_status run_encoder(Context& context, const Encoder& e, Rows x, Mutab
   if (tokens == 0) return SQUEEZEBERT_OK;
   const Workers& workers = context.workers;
   const Memory memory = plan_memory(workers, e);
-  auto* base = static_cast<float*>(context.working.reserve(static_cast<size_t>(memory.all()) * sizeof(float)));
+  auto* base = static_cast<float*>(context.working.reserve(memory.all() * sizeof(float)));
   if (!base) return SQUEEZEBERT_OUT_OF_MEMORY;
   const MutableRows attended{base, memory.stride};
-  const MutableRows between{attended.data + memory.context, memory.stride};
-  const MutableRows first{between.data + memory.x, memory.stride};
-  auto* const first_offsets = reinterpret_cast<int32_t*>(first.data + memory.first);
-  float* const step_memory = first.data + memory.first + memory.offsets;
+  const MutableRows between{attended.data + memory.context.count(), memory.stride};
+  const MutableRows first{between.data + memory.x.count(), memory.stride};
+  auto* const first_offsets = reinterpret_cast<int32_t*>(first.data + memory.first.count());
+  float* const step_memory = first.data + (memory.first + memory.offsets).count();
 
   for (int64_t l = 0; l < e.layer_count; ++l) {
     const Layer& layer = e.layers[l];

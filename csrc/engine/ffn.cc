@@ -14,7 +14,7 @@ struct FfnPlan {
   bool fused = false;  // a task is a block of rows and a group, both layers
   Split rows{};
   int64_t stride = 0;  // of the intermediate values: of one group if fused, else of all
-  int64_t floats = 0;  // fused: for each worker
+  Size floats;         // fused: for each worker
 };
 
 FfnPlan plan_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn) {
@@ -31,7 +31,7 @@ FfnPlan plan_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn) {
     plan.fused = workers.count == 1 || plan.rows.parts * shape.groups >= workers.count;
   }
   if (!plan.fused) plan.stride = padded_stride(shape.out_channels);
-  plan.floats = (plan.fused ? plan.rows.most() : tokens) * plan.stride;
+  plan.floats = Size(plan.fused ? plan.rows.most() : tokens) * plan.stride;
   return plan;
 }
 
@@ -39,8 +39,8 @@ bool by_row_blocks(const Workers& workers, int64_t tokens) { return enough_tasks
 
 Ffn ffn_of(const Layer& layer) { return {&layer.intermediate, &layer.output, &layer.output_norm}; }
 
-int64_t block_floats(const Workers& workers, int64_t tokens, const Layer& layer) {
-  return tokens * padded_stride(layer.post_attention.weight.shape.out_channels) +
+Size block_floats(const Workers& workers, int64_t tokens, const Layer& layer) {
+  return Size(tokens) * padded_stride(layer.post_attention.weight.shape.out_channels) +
          ffn_floats(workers, tokens, ffn_of(layer));
 }
 
@@ -56,7 +56,7 @@ void run_block(const Workers& workers, int64_t tokens, const Layer& layer, Rows 
 
 }  // namespace
 
-int64_t ffn_floats(const Workers& workers, int64_t tokens, const Ffn& ffn) {
+Size ffn_floats(const Workers& workers, int64_t tokens, const Ffn& ffn) {
   const FfnPlan plan = plan_ffn(workers, tokens, ffn);
   return plan.fused ? plan.floats * workers.count : plan.floats;
 }
@@ -78,7 +78,7 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
       const int64_t group = task % groups;
       const int64_t row = plan.rows.begin(task / groups);
       const int64_t rows = plan.rows.begin(task / groups + 1) - row;
-      const MutableRows hidden{memory + worker * plan.floats, plan.stride, group * wide.group_columns()};
+      const MutableRows hidden{memory + worker * plan.floats.count(), plan.stride, group * wide.group_columns()};
       const ConvStep first{
           ffn.intermediate, x.from(row), hidden, {}, true, false, narrow.panel(group * narrow.group_panels())};
       const ConvStep second{ffn.output,
@@ -95,7 +95,7 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
   run_layer_norm(workers, tokens, ffn.output->weight.shape.out_channels, y, *ffn.norm);
 }
 
-int64_t after_attention_floats(const Workers& workers, int64_t tokens, const Layer& layer) {
+Size after_attention_floats(const Workers& workers, int64_t tokens, const Layer& layer) {
   if (!by_row_blocks(workers, tokens)) return block_floats(workers, tokens, layer);
   return workers.count * block_floats(Workers{}, split_rows(tokens).most(), layer);
 }
@@ -104,7 +104,7 @@ void run_after_attention(const Workers& workers, int64_t tokens, const Layer& la
                          MutableRows y, float* memory) {
   if (!by_row_blocks(workers, tokens)) return run_block(workers, tokens, layer, context, x, y, memory);
   const Split rows = split_rows(tokens);
-  const int64_t floats = block_floats(Workers{}, rows.most(), layer);
+  const int64_t floats = block_floats(Workers{}, rows.most(), layer).count();
   for_each_task(workers, rows.parts, [&](int64_t task, int32_t worker) {
     const int64_t row = rows.begin(task);
     run_block(Workers{}, rows.begin(task + 1) - row, layer, context.from(row), x.from(row), y.from(row),

@@ -3,7 +3,8 @@
 // tasks that run it from end to end on their own piece, so that what one step writes the next reads from L2. Where that
 // gives too few tasks for the workers, the steps run one after the other, each split by itself.
 //
-// A step takes its working memory from its caller: step_floats(...) says how many floats, 64-byte aligned.
+// A step takes its working memory from its caller: step_floats(...) says how many floats, 64-byte aligned. It is run
+// only with that much, so the sizes of the parts of a plan that was satisfied are not too large either.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +15,8 @@
 
 namespace squeezebert {
 
-// A matrix of tokens by channels, of which the channels from first_channel on are there.
+// A matrix of tokens by channels, of which the channels from first_channel on are there. Only addresses of rows that
+// exist are formed: a stride may be so large that the one past the last has none.
 struct Rows {
   const float* data = nullptr;
   ptrdiff_t stride = 0;
@@ -56,8 +58,12 @@ inline bool enough_tasks(const Workers& workers, int64_t tasks) {
 // Working memory is handed out in cache lines, and its matrices have rows an odd number of cache lines apart: rows a
 // multiple of 4 KiB apart would share their L1 sets and push each other out (a row stride of 3072 floats costs a fifth
 // of the rate on Zen 4).
-inline int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
-inline int64_t padded_stride(int64_t channels) { return (whole_lines(channels) / 16 | 1) * 16; }
+constexpr int64_t kLineFloats = 16;
+inline Size whole_lines(Size floats) { return floats.rounded_up(kLineFloats); }
+// Channels are below 2^31, so a stride needs no checking.
+inline int64_t padded_stride(int64_t channels) {
+  return ((channels + kLineFloats - 1) / kLineFloats | 1) * kLineFloats;
+}
 
 struct Linear {
   Weight weight;
@@ -101,7 +107,7 @@ struct Attention {
   squeezebert_attention_shape shape{};
   const squeezebert_mask* mask = nullptr;
 };
-int64_t attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape);
+Size attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape);
 void run_attention(const Workers& workers, const Kernels& kernels, const Attention& attention, Rows query, Rows key,
                    Rows value, MutableRows output, float* memory);
 
@@ -111,11 +117,11 @@ struct Projections {
   const Linear* value = nullptr;
 };
 // Queries are taken from the rows of x_query, keys and values from those of x; the shape's offsets say which.
-int64_t qkv_attention_floats(const Workers& workers, const Projections& projections,
-                             const squeezebert_attention_shape& shape);
+Size qkv_attention_floats(const Workers& workers, const Projections& projections,
+                          const squeezebert_attention_shape& shape);
 // The same where only some rows' queries are wanted.
-int64_t unfused_qkv_attention_floats(const Workers& workers, const Projections& projections,
-                                     const squeezebert_attention_shape& shape);
+Size unfused_qkv_attention_floats(const Workers& workers, const Projections& projections,
+                                  const squeezebert_attention_shape& shape);
 void run_qkv_attention(const Workers& workers, const Projections& projections, const Attention& attention, Rows x_query,
                        Rows x, MutableRows output, float* memory);
 
@@ -127,11 +133,11 @@ struct Ffn {
   const Linear* output = nullptr;
   const squeezebert_layer_norm* norm = nullptr;
 };
-int64_t ffn_floats(const Workers& workers, int64_t tokens, const Ffn& ffn);
+Size ffn_floats(const Workers& workers, int64_t tokens, const Ffn& ffn);
 void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, MutableRows y, float* memory);
 
 // Everything of a layer after attention: y = ffn(layer_norm(post_attention(context) + x)). y may be x.
-int64_t after_attention_floats(const Workers& workers, int64_t tokens, const Layer& layer);
+Size after_attention_floats(const Workers& workers, int64_t tokens, const Layer& layer);
 void run_after_attention(const Workers& workers, int64_t tokens, const Layer& layer, Rows context, Rows x,
                          MutableRows y, float* memory);
 

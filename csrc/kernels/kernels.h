@@ -84,7 +84,7 @@ struct Kernels {
   // panel of depth x panel_columns, zeros past `columns`.
   void (*pack_panel)(const float* weight, ptrdiff_t stride, ptrdiff_t step, int64_t depth, int columns, void* panel);
   void (*grouped_conv1x1_panel)(const PanelArgs&);
-  size_t (*attention_scratch)(int64_t key_rows, int64_t head_size);
+  uint64_t (*attention_scratch)(int64_t key_rows, int64_t head_size);  // floats; both below 2^31
   void (*attention)(const AttentionArgs&);
   void (*layer_norm)(const LayerNormArgs&);
   void (*embedding_layer_norm)(const EmbeddingArgs&);

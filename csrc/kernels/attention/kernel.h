@@ -27,16 +27,17 @@ inline int64_t score_stride(int64_t key_rows) {
   return (vectors | 1) * Vec::kLanes;
 }
 
-// Floats that the keys' and values' panels take.
-inline int64_t packed_floats(int64_t key_rows, int64_t head_size) {
-  const int64_t elements = (panels_of(key_rows) * head_size + panels_of(head_size) * key_rows) * Tile::kColumns;
-  constexpr auto kPerFloat = static_cast<int64_t>(sizeof(float) / sizeof(Element));
-  return (elements + kPerFloat - 1) / kPerFloat;
+// Floats that the keys' and values' panels take. Both arguments are below 2^31, so the elements are fewer than 2^63 +
+// 2^38: what this and attention_scratch compute fits 64 bits, unsigned.
+inline uint64_t packed_floats(int64_t key_rows, int64_t head_size) {
+  const auto panel_rows = static_cast<uint64_t>(panels_of(key_rows) * head_size + panels_of(head_size) * key_rows);
+  constexpr uint64_t kPerFloat = sizeof(float) / sizeof(Element);
+  return (panel_rows * Tile::kColumns + kPerFloat - 1) / kPerFloat;
 }
 
-inline size_t attention_scratch(int64_t key_rows, int64_t head_size) {
-  return static_cast<size_t>(packed_floats(key_rows, head_size) + kQueryBlock * score_stride(key_rows) +
-                             2 * kQueryBlock);
+inline uint64_t attention_scratch(int64_t key_rows, int64_t head_size) {
+  return packed_floats(key_rows, head_size) + static_cast<uint64_t>(kQueryBlock * score_stride(key_rows)) +
+         2 * kQueryBlock;
 }
 
 // Turns a row of scaled scores into exp(score - max) and returns 1 / their sum. The lanes past the last key are set to
