@@ -30,7 +30,7 @@ class Core:
 
     name: str
     model: str
-    kernels: str
+    product: str
     pipes: int
     width: int
     limit: float
@@ -40,42 +40,44 @@ class Core:
 # Neoverse V1 is Cortex-X1 with SVE.
 # Its model of Cortex-A55 starts two 128-bit FMLAs a cycle; the core has two pipes of 64 bits, so it starts one.
 CORES = [
-    Core("cortex-a55", "cortex-a55", "neon_a55", 1, 0, 1.25),
-    Core("neoverse-n1", "neoverse-n1", "neon", 2, 4, 1.10),
-    Core("neoverse-n2", "neoverse-n2", "neon", 2, 5, 0.0),
-    Core("cortex-x1", "neoverse-v1", "neon", 4, 8, 1.10),
-    Core("neoverse-v1", "neoverse-v1", "neon", 4, 8, 1.10),
-    Core("neoverse-v2", "neoverse-v2", "neon", 4, 8, 1.10),
-    Core("cortex-a55", "cortex-a55", "neon_hp", 1, 0, 0.0),
-    Core("neoverse-n1", "neoverse-n1", "neon_hp", 2, 4, 1.25),
-    Core("cortex-x1", "neoverse-v1", "neon_hp", 4, 8, 1.25),
-    Core("neoverse-v2", "neoverse-v2", "neon_hp", 4, 8, 1.25),
+    Core("cortex-a55", "cortex-a55", "float32_neon_a55", 1, 0, 1.25),
+    Core("neoverse-n1", "neoverse-n1", "float32_neon", 2, 4, 1.10),
+    Core("neoverse-n2", "neoverse-n2", "float32_neon", 2, 5, 0.0),
+    Core("cortex-x1", "neoverse-v1", "float32_neon", 4, 8, 1.10),
+    Core("neoverse-v1", "neoverse-v1", "float32_neon", 4, 8, 1.10),
+    Core("neoverse-v2", "neoverse-v2", "float32_neon", 4, 8, 1.10),
+    Core("cortex-a55", "cortex-a55", "float16_neon_fp16", 1, 0, 0.0),
+    Core("neoverse-n1", "neoverse-n1", "float16_neon_fp16", 2, 4, 1.25),
+    Core("cortex-x1", "neoverse-v1", "float16_neon_fp16", 4, 8, 1.25),
+    Core("neoverse-v2", "neoverse-v2", "float16_neon_fp16", 4, 8, 1.25),
 ]
-COLUMNS = {"neon": 8, "neon_a55": 8, "neon_hp": 32}
+COLUMNS = {"float32_neon": 8, "float32_neon_a55": 8, "float16_neon_fp16": 32}
+ROW_KERNELS = "neon"
 
 
-def title(loop: Loop, kernels: str) -> str:
+def title(loop: Loop, product: str) -> str:
     """The loop's name; with its tile's size where it has one."""
     rows = re.search(r"::tile<(\d+)>\(", loop.function)
-    return f"{loop.name} {rows[1]} x {COLUMNS[kernels]}" if rows else loop.name
+    return f"{loop.name} {rows[1]} x {COLUMNS[product]}" if rows else loop.name
 
 
-def hot_loops(code: Code, kernels: str) -> list[tuple[str, Loop]]:
-    """(title, loop): the micro-kernel at each height of the tile, and one of each other loop, its longest copy.
+def hot_loops(code: Code, unit: str) -> list[tuple[str, Loop]]:
+    """(title, loop) of a product or of the row kernels: the sums at each height of the tile, and one of each other loop,
+    its longest copy.
 
     Raises RuntimeError where a name is left of which no loop is straight code.
     """
-    namespace = f"squeezebert::{kernels}::"
+    namespace = f"squeezebert::{unit}::"
     longest: dict[str, Loop] = {}
     for loop in code.loops:
         if namespace not in loop.function:
             continue
-        name = title(loop, kernels) if loop.name == "micro-kernel" else loop.name
+        name = title(loop, unit) if loop.name == "micro-kernel" else loop.name
         if name not in longest or len(loop.body) > len(longest[name].body):
             longest[name] = loop
     lost = {name for function, name in code.names if namespace in function} - {loop.name for loop in longest.values()}
     if lost:
-        raise RuntimeError(f"{kernels}: expected a loop of straight code for {', '.join(sorted(lost))}; none was built")
+        raise RuntimeError(f"{unit}: expected a loop of straight code for {', '.join(sorted(lost))}; none was built")
     return sorted(longest.items(), reverse=True)
 
 
@@ -101,22 +103,25 @@ def main() -> int:
     arguments = parser.parse_args()
     version = subprocess.run([arguments.mca, "--version"], check=True, capture_output=True, text=True).stdout
     print("llvm-mca of LLVM", re.findall(r"version (\S+)", version)[0], end="\n\n")
-    row = "| {:12} | {:9} | {:20} | {:>5} | {:>5} | {:>5} | {:>7} | {:>6} | {:>5} |"
-    print(row.format("core", "kernels", "loop", "insns", "float", "loads", "cycles", "bound", "ratio"))
+    row = "| {:12} | {:17} | {:20} | {:>5} | {:>5} | {:>5} | {:>7} | {:>6} | {:>5} |"
+    print(row.format("core", "product", "loop", "insns", "float", "loads", "cycles", "bound", "ratio"))
     print(row.format(*(["---"] * 9)))
     code = Code(arguments.library, arguments.objdump)
     failures = []
     for core in CORES:
-        for name, loop in hot_loops(code, core.kernels):
-            if core.kernels == "neon_hp" and loop.name != "micro-kernel":
-                continue  # neon's
+        loops = hot_loops(code, core.product)
+        if core.product.startswith("float32"):
+            loops += hot_loops(code, ROW_KERNELS)
+        for name, loop in loops:
+            if core.product == "float16_neon_fp16" and loop.name != "micro-kernel":
+                continue  # GELU, as in float32_neon
             floats = sum(i.is_vector_arithmetic for i in loop.body)
             loads = sum(i.is_load for i in loop.body)
             took, bound = cycles(loop, core, arguments.mca), floats / core.pipes
             figures = f"{took:.2f}", f"{bound:.2f}", f"{took / bound:.2f}"
-            print(row.format(core.name, core.kernels, name, len(loop.body), floats, loads, *figures))
+            print(row.format(core.name, core.product, name, len(loop.body), floats, loads, *figures))
             if any(i.is_spill for i in loop.body):
-                failures.append(f"{core.kernels}, {name}: a hot loop spills")
+                failures.append(f"{core.product}, {name}: a hot loop spills")
             if core.limit and name in ("micro-kernel 8 x 8", "micro-kernel 4 x 32") and took > core.limit * bound:
                 failures.append(f"{core.name}, {name}: {took / bound:.3f} of its bound, expected {core.limit}")
     for failure in failures:

@@ -19,7 +19,7 @@ static void check(squeezebert_status status) {
   exit(1);
 }
 
-static squeezebert_dtype dtype = SQUEEZEBERT_FLOAT32;
+static squeezebert_format dtype = SQUEEZEBERT_FLOAT32;
 
 static float* numbers(int64_t count, float scale) {
   static uint32_t seed = 1;

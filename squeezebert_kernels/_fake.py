@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .triton.pack import packed_shape
 
-_DTYPES = {torch.float32: 0, torch.float16: 16}  # squeezebert_dtype of csrc/include/squeezebert.h
+_FORMATS = {torch.float32: 0, torch.float16: 1}  # squeezebert_format of csrc/include/squeezebert.h
 
 
 class _ConvShape(ctypes.Structure):
@@ -36,8 +36,8 @@ def register(library: torch.library.Library, core: Path) -> None:
         kernel_size = int(weight.shape[2]) if weight.dim() == 3 else 1
         shape = _ConvShape(out_channels, in_channels, groups, kernel_size)
         size = ctypes.c_size_t()
-        dtype = _DTYPES.get(weight.dtype, 0)
-        status = packed_size(ctypes.byref(shape), dtype, ctypes.byref(size))
+        format = _FORMATS.get(weight.dtype, 0)
+        status = packed_size(ctypes.byref(shape), format, ctypes.byref(size))
         if status != 0:
             raise ValueError(f"squeezebert: groups: expected a divisor of {out_channels} output channels, got {groups}")
         return weight.new_empty((out_channels, -(-size.value // out_channels)), dtype=torch.uint8)

@@ -11,11 +11,12 @@ Every function documents its shapes; ``help(squeezebert_kernels.numpy.encoder)``
 from ._native import (
     PackedWeight,
     active_isa,
-    active_kernels,
+    active_product,
     attention,
     embedding_layer_norm,
     encoder,
     force_isa,
+    force_product,
     get_num_threads,
     grouped_conv1d,
     grouped_conv1x1,
@@ -26,6 +27,7 @@ from ._native import (
     isas,
     measure_peak,
     pack,
+    products,
     set_num_threads,
     version,
 )
@@ -33,11 +35,12 @@ from ._native import (
 __all__ = [
     "PackedWeight",
     "active_isa",
-    "active_kernels",
+    "active_product",
     "attention",
     "embedding_layer_norm",
     "encoder",
     "force_isa",
+    "force_product",
     "get_num_threads",
     "grouped_conv1d",
     "grouped_conv1x1",
@@ -48,6 +51,7 @@ __all__ = [
     "isas",
     "measure_peak",
     "pack",
+    "products",
     "set_num_threads",
     "version",
 ]

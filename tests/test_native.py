@@ -53,12 +53,26 @@ def test_unknown_isa_is_refused_by_name() -> None:
     assert kernels.active_isa() == before
 
 
+def test_products_are_forced_by_name() -> None:
+    weight, x = floats(36, 6, scale=0.3), floats(7, 24)
+    expected = kernels.grouped_conv1x1(x, kernels.pack(weight, groups=4))
+    try:
+        for name in kernels.products():
+            kernels.force_product(name)
+            assert kernels.active_product(name.split("_")[0]) == name
+            assert np.array_equal(kernels.grouped_conv1x1(x, kernels.pack(weight, groups=4)), expected)
+        with pytest.raises(RuntimeError, match=r'product: expected a product .*float32_scalar.*got "float32_sve"'):
+            kernels.force_product("float32_sve")
+    finally:
+        kernels.force_product(None)
+    assert kernels.active_product().startswith(f"float32_{kernels.active_isa()}")
+
+
 def test_float16_weights(isa: str) -> None:
-    own = {"avx512": "avx512_h", "avx2": "avx2_h", "scalar": "scalar_h"}
-    assert kernels.active_kernels() == kernels.active_kernels("float32") == isa
-    assert kernels.active_kernels("float16") in ([own[isa]] if isa in own else ["neon_h", "neon_hp"])
-    with pytest.raises(ValueError, match=r'dtype: expected "float32" or "float16", got "float64"'):
-        kernels.active_kernels("float64")
+    assert kernels.active_product().startswith(f"float32_{isa}")
+    assert kernels.active_product("float16").startswith(f"float16_{isa}")
+    with pytest.raises(ValueError, match=r'format: expected "float32" or "float16", got "float64"'):
+        kernels.active_product("float64")
     weight, x = floats(36, 6, scale=0.3), floats(7, 24)
     packed = kernels.pack(weight.astype(np.float16), groups=4)
     assert packed.dtype == "float16"
@@ -326,7 +340,7 @@ def test_sizes_past_int32() -> None:
     with pytest.raises(MemoryError, match=r"no memory for a contiguous copy of float32 \[17592186044416, 24\]"):
         kernels.embedding_layer_norm(ids[:1], None, None, huge, table, table, vector, vector)
     with pytest.raises(MemoryError):
-        kernels.pack(np.broadcast_to(np.float32(1.0), (2**30, 2**26)))
+        kernels.pack(np.broadcast_to(np.float32(1.0), (2**29, 2**26)))
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
@@ -355,7 +369,7 @@ def test_errors_name_the_argument() -> None:
         ("mask: .*int64", lambda: kernels.encoder(x, params, 4, mask=np.zeros(9, np.int64))),
         ("cu_seqlens: .*never decrease", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets)),
         ("cu_seqlens: .*int32", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets.astype(np.int64))),
-        ("cu_seqlens: .*number of tokens, 9", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets[:1])),
+        ("cu_seqlens: .*the 9 tokens of input, got 0", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets[:1])),
         ("threads: expected 1 to 4096, got 0", lambda: kernels.set_num_threads(0)),
         ("threads: expected 1 to 4096, got 4097", lambda: kernels.set_num_threads(4097)),
         ("params: expected 16", lambda: kernels.encoder(x, params[:15], 4)),

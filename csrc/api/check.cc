@@ -7,7 +7,7 @@ namespace squeezebert {
 
 squeezebert_status check_context(const squeezebert_context* context) {
   if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
-  return active_kernels() ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
+  return row_kernels() && product_for(SQUEEZEBERT_FLOAT32) ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
 }
 
 squeezebert_status check_matrix(const char* name, const float* data, int64_t rows, int64_t channels, int64_t stride) {
@@ -26,10 +26,10 @@ squeezebert_status check_matrix(const char* name, const float* data, int64_t row
   return SQUEEZEBERT_OK;
 }
 
-squeezebert_status check_dtype(squeezebert_dtype dtype) {
-  if (dtype == SQUEEZEBERT_FLOAT32 || dtype == SQUEEZEBERT_FLOAT16) return SQUEEZEBERT_OK;
-  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got %d",
-              static_cast<int>(dtype));
+squeezebert_status check_format(const char* name, squeezebert_format format) {
+  if (format_name(format)) return product_for(format) ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a squeezebert_format, 0 to %d, got %d", name, kFormats - 1,
+              static_cast<int>(format));
 }
 
 squeezebert_status check_tokens(int64_t tokens) {

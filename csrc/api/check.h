@@ -12,7 +12,7 @@ squeezebert_status check_context(const squeezebert_context* context);
 // A [rows, channels] matrix; its pointer may be NULL only when there are no rows.
 squeezebert_status check_matrix(const char* name, const float* data, int64_t rows, int64_t channels, int64_t stride);
 
-squeezebert_status check_dtype(squeezebert_dtype dtype);
+squeezebert_status check_format(const char* name, squeezebert_format format);
 squeezebert_status check_tokens(int64_t tokens);
 
 // cu_seqlens starts at 0 and never decreases.

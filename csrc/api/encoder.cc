@@ -21,6 +21,10 @@ squeezebert_status read_layer(const squeezebert_layer& from, int64_t channels, L
   SQUEEZEBERT_TRY(read_linear("output", &from.output, wide, channels, &to->output));
   SQUEEZEBERT_TRY(check_layer_norm("post_attention_layer_norm", &from.post_attention_layer_norm));
   SQUEEZEBERT_TRY(check_layer_norm("output_layer_norm", &from.output_layer_norm));
+  SQUEEZEBERT_TRY(check_format("key_format", from.key_format));
+  SQUEEZEBERT_TRY(check_format("value_format", from.value_format));
+  to->key_format = from.key_format;
+  to->value_format = from.value_format;
   to->post_attention_norm = from.post_attention_layer_norm;
   to->output_norm = from.output_layer_norm;
   return SQUEEZEBERT_OK;

@@ -8,6 +8,11 @@ using namespace squeezebert;
 
 namespace {
 
+// `floats` of the context's working memory; null, with the error set, when there is none to be had.
+float* memory_for(squeezebert_context* context, Size floats) {
+  return static_cast<float*>(context->working.reserve(floats * sizeof(float)));
+}
+
 squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const float* input, int64_t input_stride,
                            const squeezebert_linear* layer, bool gelu, Rows residual, float* output,
                            int64_t output_stride, int64_t* out_channels) {
@@ -21,15 +26,13 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
   if (residual.data) {
     SQUEEZEBERT_TRY(check_matrix("residual", residual.data, tokens, shape.out_channels, residual.stride));
   }
-  const ConvStep step{&linear, {input, input_stride}, {output, output_stride}, residual, gelu, false, nullptr};
-  run_conv(context->workers, tokens, &step, 1);
+  float* const memory = memory_for(context, conv_floats(context->workers, tokens, {&linear}));
+  if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
+  const ConvStep step{
+      .layer = &linear, .x = {input, input_stride}, .y = {output, output_stride}, .residual = residual, .gelu = gelu};
+  run_conv(context->workers, tokens, {step}, memory);
   *out_channels = shape.out_channels;
   return SQUEEZEBERT_OK;
-}
-
-// `floats` of the context's working memory; null, with the error set, when there is none to be had.
-float* memory_for(squeezebert_context* context, Size floats) {
-  return static_cast<float*>(context->working.reserve(floats * sizeof(float)));
 }
 
 squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {
@@ -89,7 +92,9 @@ squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int6
   const int64_t tokens = cu_seqlens[sequences];
   SQUEEZEBERT_TRY(check_matrix("input", input, tokens, linear.weight.shape.in_channels, input_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, tokens, linear.weight.shape.out_channels, output_stride));
-  run_conv1d(context->workers, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride});
+  float* const memory = memory_for(context, conv1d_floats(context->workers, sequences, cu_seqlens, linear));
+  if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
+  run_conv1d(context->workers, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride}, memory);
   return SQUEEZEBERT_OK;
 }
 
@@ -102,7 +107,8 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
-  SQUEEZEBERT_TRY(check_dtype(shape->dtype));
+  SQUEEZEBERT_TRY(check_format("key_format", shape->key_format));
+  SQUEEZEBERT_TRY(check_format("value_format", shape->value_format));
   SQUEEZEBERT_TRY(check_mask(mask));
   const int64_t channels = shape->heads * shape->head_size;
   const int64_t queries = shape->query_offsets[shape->sequences];
@@ -111,11 +117,10 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
   SQUEEZEBERT_TRY(check_matrix("key", key, keys, channels, key_stride));
   SQUEEZEBERT_TRY(check_matrix("value", value, keys, channels, value_stride));
   SQUEEZEBERT_TRY(check_matrix("output", output, queries, channels, output_stride));
-  const Kernels& kernels = *active_kernels(shape->dtype);
-  float* const memory = memory_for(context, attention_floats(context->workers, kernels, *shape));
+  float* const memory = memory_for(context, attention_floats(context->workers, *shape));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
-  run_attention(context->workers, kernels, {*shape, mask}, {query, query_stride}, {key, key_stride},
-                {value, value_stride}, {output, output_stride}, memory);
+  run_attention(context->workers, {*shape, mask}, {query, query_stride}, {key, key_stride}, {value, value_stride},
+                {output, output_stride}, memory);
   return SQUEEZEBERT_OK;
 }
 
@@ -130,6 +135,8 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
+  SQUEEZEBERT_TRY(check_format("key_format", shape->key_format));
+  SQUEEZEBERT_TRY(check_format("value_format", shape->value_format));
   SQUEEZEBERT_TRY(check_mask(mask));
   if (!std::equal(shape->query_offsets, shape->query_offsets + shape->sequences + 1, shape->key_offsets)) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "key_offsets: expected the same offsets as query_offsets, got others");

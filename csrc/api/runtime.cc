@@ -13,35 +13,40 @@ const char* squeezebert_last_error(void) { return last_error(); }
 
 const char* squeezebert_version(void) { return SQUEEZEBERT_VERSION; }
 
+int32_t squeezebert_numerics(void) { return SQUEEZEBERT_NUMERICS; }
+
 const char* squeezebert_isa_name(int index) { return index >= 0 ? usable_isa(index) : nullptr; }
 
 squeezebert_status squeezebert_active_isa(const char** name) {
   if (!name) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "name: expected where to put the name, got NULL");
-  const Kernels* kernels = active_kernels();
+  const RowKernels* kernels = row_kernels();
   *name = kernels ? kernels->name : nullptr;
   return kernels ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
 }
 
 squeezebert_status squeezebert_force_isa(const char* name) { return force_isa(name); }
 
-squeezebert_status squeezebert_active_kernels(squeezebert_dtype dtype, const char** name) {
+const char* squeezebert_format_name(squeezebert_format format) { return format_name(format); }
+
+const char* squeezebert_product_name(int index) { return index >= 0 ? usable_product(index) : nullptr; }
+
+squeezebert_status squeezebert_active_product(squeezebert_format format, const char** name) {
   if (!name) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "name: expected where to put the name, got NULL");
   *name = nullptr;
-  SQUEEZEBERT_TRY(check_dtype(dtype));
-  const Kernels* kernels = active_kernels(dtype);
-  if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
-  *name = kernels->name;
+  SQUEEZEBERT_TRY(check_format("format", format));
+  *name = product_for(format)->name;
   return SQUEEZEBERT_OK;
 }
 
-squeezebert_status squeezebert_measure_peak(squeezebert_dtype dtype, double seconds, double* gflops) {
-  SQUEEZEBERT_TRY(check_dtype(dtype));
+squeezebert_status squeezebert_force_product(const char* name) { return force_product(name); }
+
+squeezebert_status squeezebert_measure_peak(squeezebert_format format, double seconds, double* gflops) {
+  SQUEEZEBERT_TRY(check_format("format", format));
   if (!gflops) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "gflops: expected where to put the rate, got NULL");
   if (!(seconds > 0.0 && seconds <= 60.0)) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "seconds: expected more than 0 and at most 60, got %g", seconds);
   }
-  const Kernels* kernels = active_kernels(dtype);
-  if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
+  const Product& product = *product_for(format);
   using Clock = std::chrono::steady_clock;
   const auto elapsed = [](Clock::time_point from) {
     return std::chrono::duration<double>(Clock::now() - from).count();
@@ -53,7 +58,7 @@ squeezebert_status squeezebert_measure_peak(squeezebert_dtype dtype, double seco
   const Clock::time_point start = Clock::now();
   do {
     const Clock::time_point begin = Clock::now();
-    const double operations = kernels->peak(rounds);
+    const double operations = product.peak(rounds);
     const double took = elapsed(begin);
     if (took < kRunSeconds / 2) {
       rounds *= 2;
@@ -103,38 +108,49 @@ void squeezebert_context_release_memory(squeezebert_context* context) {
   context->layers.release();
 }
 
-squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_dtype dtype,
+squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_format format,
                                            size_t* bytes) {
   if (!shape || !bytes) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape, bytes: expected both, got NULL");
   SQUEEZEBERT_TRY(check_shape(*shape));
-  SQUEEZEBERT_TRY(check_dtype(dtype));
-  const Kernels* kernels = active_kernels(dtype);
-  if (!kernels) return SQUEEZEBERT_UNSUPPORTED_ISA;
-  *bytes = packed_bytes(*kernels, *shape);
+  SQUEEZEBERT_TRY(check_format("format", format));
+  *bytes = packed_bytes(*product_for(format), *shape);
   return SQUEEZEBERT_OK;
 }
 
-squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_dtype dtype, const float* weight,
+squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_format format, const float* weight,
                                     void* packed, size_t bytes) {
   size_t expected = 0;
-  SQUEEZEBERT_TRY(squeezebert_packed_size(shape, dtype, &expected));
+  SQUEEZEBERT_TRY(squeezebert_packed_size(shape, format, &expected));
   if (!weight) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected a weight, got NULL");
   if (!packed || bytes < expected) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
                 packed ? bytes : 0);
   }
   SQUEEZEBERT_TRY(check_pack_alignment("packed", packed));
-  pack(*active_kernels(dtype), *shape, weight, packed);
+  pack(*product_for(format), *shape, weight, packed);
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status squeezebert_unpack(const void* packed, size_t bytes, float* weight, size_t weight_bytes) {
+  Weight read;
+  SQUEEZEBERT_TRY(read_pack("packed", packed, bytes, &read));
+  const squeezebert_conv_shape& shape = read.shape;
+  const size_t expected = static_cast<size_t>(shape.out_channels * read.depth() * shape.kernel_size) * sizeof(float);
+  if (!weight || weight_bytes != expected) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected room for %zu bytes, got %zu", expected,
+                weight ? weight_bytes : 0);
+  }
+  unpack(read, weight);
   return SQUEEZEBERT_OK;
 }
 
 squeezebert_status squeezebert_packed_shape(const void* packed, size_t bytes, squeezebert_conv_shape* shape,
-                                            squeezebert_dtype* dtype) {
+                                            squeezebert_format* format) {
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected where to put it, got NULL");
   Weight weight;
   SQUEEZEBERT_TRY(read_pack("packed", packed, bytes, &weight));
   *shape = weight.shape;
-  if (dtype) *dtype = weight.kernels->weight_bytes == 2 ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
+  if (format) *format = weight.product->format;
   return SQUEEZEBERT_OK;
 }
 

@@ -1,19 +1,18 @@
 #include <algorithm>
 
+#include "engine/head.h"
 #include "engine/steps.h"
 
 namespace squeezebert {
 
 namespace {
 
-int64_t longest(const int32_t* offsets, int64_t first, int64_t last) {
-  int64_t most = 0;
-  for (int64_t s = first; s < last; ++s) most = std::max<int64_t>(most, offsets[s + 1] - offsets[s]);
-  return most;
+HeadKernels head_kernels(const squeezebert_attention_shape& shape) {
+  return {.scores = product_for(shape.key_format), .values = product_for(shape.value_format), .rows = row_kernels()};
 }
 
-Size scratch_floats(const Kernels& kernels, const squeezebert_attention_shape& shape) {
-  return whole_lines(kernels.attention_scratch(longest(shape.key_offsets, 0, shape.sequences), shape.head_size));
+Size scratch_floats(const squeezebert_attention_shape& shape) {
+  return head_floats(head_kernels(shape), longest(shape.key_offsets, shape.sequences), shape.head_size);
 }
 
 // Part `part` of `parts` of the queries of one sequence, for one head.
@@ -26,13 +25,13 @@ struct HeadTask {
 };
 
 // query and output begin with the sequence's own first row.
-void attend(const Kernels& kernels, const Attention& a, HeadTask task, Rows query, Rows key, Rows value,
+void attend(const HeadKernels& kernels, const Attention& a, HeadTask task, Rows query, Rows key, Rows value,
             MutableRows output, float* scratch) {
   const squeezebert_attention_shape& shape = a.shape;
   const int64_t channel = task.head * shape.head_size;
   const Split queries{shape.query_offsets[task.sequence + 1] - shape.query_offsets[task.sequence], task.parts};
   const int64_t first = queries.begin(task.part);
-  AttentionArgs args;
+  HeadArgs args;
   args.query_rows = queries.begin(task.part + 1) - first;
   if (args.query_rows == 0) return;
   args.key_rows = shape.key_offsets[task.sequence + 1] - shape.key_offsets[task.sequence];
@@ -53,14 +52,13 @@ void attend(const Kernels& kernels, const Attention& a, HeadTask task, Rows quer
   args.scale = shape.scale;
   args.output = output.at(first, channel);
   args.output_stride = output.stride;
-  args.scratch = scratch;
-  kernels.attention(args);
+  run_head(kernels, args, scratch);
 }
 
-// Sequences are bundled until they have kRowBlock tokens together, so that short ones share a pass over the weights.
+// Sequences are bundled until they have row_block() tokens together, so that short ones share a pass over the weights.
 int64_t bundle_end(const squeezebert_attention_shape& shape, int64_t first) {
   int64_t last = first + 1;
-  while (last < shape.sequences && shape.key_offsets[last + 1] - shape.key_offsets[first] <= kRowBlock) ++last;
+  while (last < shape.sequences && shape.key_offsets[last + 1] - shape.key_offsets[first] <= row_block()) ++last;
   return last;
 }
 
@@ -74,17 +72,16 @@ struct FusedPlan {
   Size floats;         // for each worker
 };
 
-// Longer sequences than this go step by step: Q, K and V of one group of 1024 tokens are 2.5 MiB, beyond L2.
-constexpr int64_t kFusedRows = 1024;
+// Longer sequences go step by step. Beside 1 MiB of L2 longer than 1024 tokens: Q, K and V of one group of 192 channels
+// are then 2.5 MiB, far beyond it.
+int64_t fused_rows() { return std::max<int64_t>(level2_cache_bytes() / 1024, 256); }
 
 FusedPlan plan_fused(const Workers& workers, const Projections& p, const squeezebert_attention_shape& shape) {
   FusedPlan plan;
   plan.groups = p.query->weight.shape.groups;
-  // Group g of all three projections makes the same heads, and only those, in panels of the same width.
-  const auto as_query = [&](const Linear& layer) {
-    return layer.weight.shape.groups == plan.groups && layer.weight.kernels == p.query->weight.kernels;
-  };
-  const bool lines_up = as_query(*p.key) && as_query(*p.value) && shape.heads % plan.groups == 0;
+  // Group g of all three projections makes the same heads, and only those.
+  const bool lines_up = p.key->weight.shape.groups == plan.groups && p.value->weight.shape.groups == plan.groups &&
+                        shape.heads % plan.groups == 0;
   const int64_t tokens = shape.key_offsets[shape.sequences];
   if (!lines_up || shape.query_offsets[shape.sequences] != tokens) return plan;
   for (int64_t s = 0; s < shape.sequences; ++plan.bundles) {
@@ -92,9 +89,11 @@ FusedPlan plan_fused(const Workers& workers, const Projections& p, const squeeze
     plan.rows = std::max<int64_t>(plan.rows, shape.key_offsets[end] - shape.key_offsets[s]);
     s = end;
   }
-  plan.fused = plan.rows <= kFusedRows && enough_tasks(workers, plan.bundles * plan.groups);
+  plan.fused = plan.rows <= fused_rows() && enough_tasks(workers, plan.bundles * plan.groups);
   plan.stride = padded_stride(p.query->weight.group_columns());
-  plan.floats = Size(3) * plan.rows * plan.stride + scratch_floats(*p.query->weight.kernels, shape);
+  Size left;  // of a projection; attention takes its place afterwards
+  for (const Linear* layer : {p.query, p.key, p.value}) left = std::max(left, left_floats(*layer, plan.rows));
+  plan.floats = Size(3) * plan.rows * plan.stride + whole_lines(std::max(left, scratch_floats(shape)));
   return plan;
 }
 
@@ -108,8 +107,8 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
   float* const scratch = memory + whole_lines(plan.bundles + 1).count();
 
   const Linear* const layers[3] = {p.query, p.key, p.value};
-  const Weight& weight = p.query->weight;
-  const int64_t panels = weight.group_panels();
+  const HeadKernels kernels = head_kernels(shape);
+  const int64_t columns = p.query->weight.group_columns();
   const int64_t heads = shape.heads / plan.groups;
   for_each_task(workers, plan.bundles * plan.groups, [&](int64_t task, int32_t worker) {
     const int64_t group = task / plan.bundles;
@@ -118,25 +117,23 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
     const int64_t rows = shape.key_offsets[bundle[1]] - row;
     if (rows == 0) return;
     float* const mine = scratch + worker * plan.floats.count();
+    float* const step_memory = mine + 3 * plan.rows * plan.stride;
+    const auto first_panel = [&](int layer) { return group * layers[layer]->weight.group_panels(); };
     MutableRows projected[3];
     for (int i = 0; i < 3; ++i) {
-      projected[i] = {mine + i * plan.rows * plan.stride, plan.stride, group * weight.group_columns()};
-      const ConvStep step{layers[i],
-                          x.from(row),
-                          projected[i],
-                          {},
-                          false,
-                          false,
-                          i < 2 ? layers[i + 1]->weight.panel(group * panels) : nullptr};
-      conv_panels(step, rows, group * panels, (group + 1) * panels);
+      projected[i] = {mine + i * plan.rows * plan.stride, plan.stride, group * columns};
+      const ConvStep step{.layer = layers[i],
+                          .x = x.from(row),
+                          .y = projected[i],
+                          .next = i < 2 ? layers[i + 1]->weight.panel(first_panel(i + 1)) : nullptr};
+      conv_panels(step, rows, first_panel(i), first_panel(i) + layers[i]->weight.group_panels(), step_memory);
     }
-    float* const head_scratch = mine + 3 * plan.rows * plan.stride;
     for (int64_t s = bundle[0]; s < bundle[1]; ++s) {
       const int64_t begin = shape.key_offsets[s];
       if (begin == shape.key_offsets[s + 1]) continue;
       for (int64_t h = group * heads; h < (group + 1) * heads; ++h) {
-        attend(*weight.kernels, a, {s, h, begin - row}, projected[0].from(begin - row), projected[1], projected[2],
-               output.from(begin), head_scratch);
+        attend(kernels, a, {.sequence = s, .head = h, .key_row = begin - row}, projected[0].from(begin - row),
+               projected[1], projected[2], output.from(begin), step_memory);
       }
     }
   });
@@ -144,12 +141,12 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
 
 }  // namespace
 
-Size attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape) {
-  return whole_lines(shape.sequences) + workers.count * scratch_floats(kernels, shape);
+Size attention_floats(const Workers& workers, const squeezebert_attention_shape& shape) {
+  return whole_lines(shape.sequences) + workers.count * scratch_floats(shape);
 }
 
-void run_attention(const Workers& workers, const Kernels& kernels, const Attention& a, Rows query, Rows key, Rows value,
-                   MutableRows output, float* memory) {
+void run_attention(const Workers& workers, const Attention& a, Rows query, Rows key, Rows value, MutableRows output,
+                   float* memory) {
   // Sequences without a query get no tasks: there may be so many that even doing nothing for each of their heads would
   // take hours.
   auto* const sequences = reinterpret_cast<int32_t*>(memory);
@@ -159,15 +156,20 @@ void run_attention(const Workers& workers, const Kernels& kernels, const Attenti
   }
   const int64_t pairs = count * a.shape.heads;
   if (pairs == 0) return;
+  const HeadKernels kernels = head_kernels(a.shape);
   float* const scratch = memory + whole_lines(a.shape.sequences).count();
-  const int64_t floats = scratch_floats(kernels, a.shape).count();
+  const int64_t floats = scratch_floats(a.shape).count();
   // One task per sequence and head; when those are too few, queries are split too (each part packs the keys for
   // itself).
   const int64_t parts = enough_tasks(workers, pairs) ? 1 : (2 * workers.count + pairs - 1) / pairs;
   for_each_task(workers, pairs * parts, [&](int64_t task, int32_t worker) {
     const int64_t s = sequences[task / parts / a.shape.heads];
     const int64_t first_query = a.shape.query_offsets[s];
-    const HeadTask head = {s, task / parts % a.shape.heads, a.shape.key_offsets[s], task % parts, parts};
+    const HeadTask head = {.sequence = s,
+                           .head = task / parts % a.shape.heads,
+                           .key_row = a.shape.key_offsets[s],
+                           .part = task % parts,
+                           .parts = parts};
     attend(kernels, a, head, query.from(first_query), key, value, output.from(first_query), scratch + worker * floats);
   });
 }
@@ -178,16 +180,18 @@ Size qkv_attention_floats(const Workers& workers, const Projections& p, const sq
   return unfused_qkv_attention_floats(workers, p, shape);
 }
 
+// The projections' left sides and attention's working memory follow each other in one place.
 Size unfused_qkv_attention_floats(const Workers& workers, const Projections& p,
                                   const squeezebert_attention_shape& shape) {
-  return Size(3) * shape.key_offsets[shape.sequences] * padded_stride(shape.heads * shape.head_size) +
-         attention_floats(workers, *p.query->weight.kernels, shape);
+  const int64_t tokens = shape.key_offsets[shape.sequences];
+  const Size left = conv_floats(workers, tokens, {p.query, p.key, p.value});
+  return Size(3) * tokens * padded_stride(shape.heads * shape.head_size) +
+         std::max(left, attention_floats(workers, shape));
 }
 
 void run_qkv_attention(const Workers& workers, const Projections& p, const Attention& a, Rows x_query, Rows x,
                        MutableRows output, float* memory) {
   const squeezebert_attention_shape& shape = a.shape;
-  const Kernels& kernels = *p.query->weight.kernels;
   const int64_t queries = shape.query_offsets[shape.sequences];
   const int64_t tokens = shape.key_offsets[shape.sequences];
   const FusedPlan plan = plan_fused(workers, p, shape);
@@ -197,16 +201,17 @@ void run_qkv_attention(const Workers& workers, const Projections& p, const Atten
   const MutableRows query{memory, stride};
   const MutableRows key{query.data + tokens * stride, stride};
   const MutableRows value{key.data + tokens * stride, stride};
-  const ConvStep steps[3] = {{p.query, x_query, query, {}, false, false, p.key->weight.panels},
-                             {p.key, x, key, {}, false, false, p.value->weight.panels},
-                             {p.value, x, value, {}, false, false, nullptr}};
+  float* const step_memory = value.data + tokens * stride;
+  const ConvStep make_query{.layer = p.query, .x = x_query, .y = query, .next = p.key->weight.panels};
+  const ConvStep make_key{.layer = p.key, .x = x, .y = key, .next = p.value->weight.panels};
+  const ConvStep make_value{.layer = p.value, .x = x, .y = value};
   if (queries == tokens) {
-    run_conv(workers, tokens, steps, 3);
+    run_conv(workers, tokens, {make_query, make_key, make_value}, step_memory);
   } else {
-    run_conv(workers, queries, steps, 1);
-    run_conv(workers, tokens, steps + 1, 2);
+    run_conv(workers, queries, {make_query}, step_memory);
+    run_conv(workers, tokens, {make_key, make_value}, step_memory);
   }
-  run_attention(workers, kernels, a, query, key, value, output, value.data + tokens * stride);
+  run_attention(workers, a, query, key, value, output, step_memory);
 }
 
 }  // namespace squeezebert

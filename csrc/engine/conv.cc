@@ -11,54 +11,83 @@ constexpr int64_t kTasksPerWorker = 4;
 
 }  // namespace
 
-// Panel by panel: a panel stays in cache while the rows stream past it.
-void conv_panels(const ConvStep& step, int64_t rows, int64_t first, int64_t last, int64_t tap) {
+// Group by group: the panels of one group share the rows' left side.
+void conv_panels(const ConvStep& step, int64_t rows, int64_t first, int64_t last, float* memory, int64_t tap) {
   const Weight& weight = step.layer->weight;
+  const Product& product = *weight.product;
   const int64_t group_panels = weight.group_panels();
-  PanelArgs args;
-  args.rows = rows;
-  args.depth = weight.depth();
-  args.x_stride = step.x.stride;
-  args.c_stride = step.y.stride;
-  args.residual_stride = step.residual.stride;
-  args.gelu = step.gelu;
-  args.accumulate = step.accumulate;
-  for (int64_t p = first; p < last; ++p) {
+  for (int64_t p = first; p < last;) {
     const int64_t group = p / group_panels;
-    const int64_t in_group = p % group_panels * weight.kernels->panel_columns;
+    const int64_t end = std::min(last, (group + 1) * group_panels);
+    const int64_t in_group = p % group_panels * product.layout.columns;
     const int64_t column = group * weight.group_columns() + in_group;
-    args.columns =
-        static_cast<int>(std::min<int64_t>(weight.kernels->panel_columns, weight.group_columns() - in_group));
-    args.x = step.x.at(0, group * weight.depth());
-    args.panel = weight.panel(p, tap);
-    args.next_panel = p + 1 < last || !step.next ? weight.panel(p + 1, tap) : step.next;
-    args.c = step.y.at(0, column);
-    args.bias = step.layer->bias ? step.layer->bias + column : nullptr;
-    args.residual = step.residual.data ? step.residual.at(0, column) : nullptr;
-    weight.kernels->grouped_conv1x1_panel(args);
+    const int64_t columns = std::min((end - p) * product.layout.columns, weight.group_columns() - in_group);
+    const LeftRows x = {
+        .values = step.x.at(0, group * weight.depth()),
+        .stride = step.x.stride,
+        .rows = rows,
+        .depth = weight.depth(),
+    };
+    const Left left = prepare_left(product, x, memory);
+    product.multiply({
+        .rows = rows,
+        .depth = weight.depth(),
+        .columns = columns,
+        .left = left.rows,
+        .left_stride = left.stride,
+        .panels = weight.panel(p, tap),
+        .next = end < last || !step.next ? weight.panel(end, tap) : step.next,
+        .c = step.y.at(0, column),
+        .c_stride = step.y.stride,
+        .accumulate = step.accumulate,
+        .bias = step.layer->bias ? step.layer->bias + column : nullptr,
+        .residual = step.residual.data ? step.residual.at(0, column) : nullptr,
+        .residual_stride = step.residual.stride,
+        .gelu = step.gelu,
+    });
+    p = end;
   }
 }
 
-void run_conv(const Workers& workers, int64_t tokens, const ConvStep* steps, int count) {
+namespace {
+
+// Of one worker.
+Size left_floats(int64_t rows, std::initializer_list<const Linear*> layers) {
+  Size floats;
+  for (const Linear* layer : layers) floats = std::max(floats, squeezebert::left_floats(*layer, rows));
+  return floats;
+}
+
+}  // namespace
+
+Size conv_floats(const Workers& workers, int64_t tokens, std::initializer_list<const Linear*> layers) {
+  return workers.count * left_floats(split_rows(tokens).most(), layers);
+}
+
+void run_conv(const Workers& workers, int64_t tokens, std::initializer_list<ConvStep> steps, float* memory) {
   if (tokens == 0) return;
-  int64_t panels = 0;
-  for (int s = 0; s < count; ++s) panels += steps[s].layer->weight.all_panels();
   const Split rows = split_rows(tokens);
+  int64_t panels = 0;
+  int64_t floats = 0;  // of one worker's left side
+  for (const ConvStep& step : steps) {
+    panels += step.layer->weight.all_panels();
+    floats = std::max(floats, left_floats(*step.layer, rows.most()).count());
+  }
   const int64_t wanted = (kTasksPerWorker * workers.count + rows.parts - 1) / rows.parts;
   const Split chunks{panels, workers.count == 1 ? 1 : std::min(panels, wanted)};
-  for_each_task(workers, rows.parts * chunks.parts, [&](int64_t task, int32_t) {
+  for_each_task(workers, rows.parts * chunks.parts, [&](int64_t task, int32_t worker) {
     const int64_t block = task / chunks.parts;
     const int64_t row = rows.begin(block);
     int64_t first = chunks.begin(task % chunks.parts);
     int64_t last = chunks.begin(task % chunks.parts + 1);
-    for (int s = 0; s < count; ++s) {
-      const int64_t here = steps[s].layer->weight.all_panels();
+    for (ConvStep step : steps) {
+      const int64_t here = step.layer->weight.all_panels();
       if (first < here && last > 0) {
-        ConvStep step = steps[s];
         step.x = step.x.from(row);
         step.y = step.y.from(row);
         if (step.residual.data) step.residual = step.residual.from(row);
-        conv_panels(step, rows.begin(block + 1) - row, std::max<int64_t>(first, 0), std::min(last, here));
+        conv_panels(step, rows.begin(block + 1) - row, std::max<int64_t>(first, 0), std::min(last, here),
+                    memory + worker * floats);
       }
       first -= here;
       last -= here;
@@ -66,19 +95,26 @@ void run_conv(const Workers& workers, int64_t tokens, const ConvStep* steps, int
   });
 }
 
+Size conv1d_floats(const Workers& workers, int64_t sequences, const int32_t* cu_seqlens, const Linear& layer) {
+  return workers.count * left_floats(longest(cu_seqlens, sequences), {&layer});
+}
+
 void run_conv1d(const Workers& workers, int64_t sequences, const int32_t* cu_seqlens, const Linear& layer, Rows x,
-                MutableRows y) {
+                MutableRows y, float* memory) {
   const Weight& weight = layer.weight;
   const int64_t taps = weight.shape.kernel_size;
-  const int64_t panels = weight.all_panels();
-  for_each_task(workers, sequences * panels, [&](int64_t task, int32_t) {
-    const int64_t begin = cu_seqlens[task / panels];
-    const int64_t length = cu_seqlens[task / panels + 1] - begin;
-    const int64_t panel = task % panels;
+  const Split chunks{weight.all_panels(),
+                     workers.count == 1 ? 1 : std::min(weight.all_panels(), kTasksPerWorker * workers.count)};
+  const int64_t floats = left_floats(longest(cu_seqlens, sequences), {&layer}).count();
+  for_each_task(workers, sequences * chunks.parts, [&](int64_t task, int32_t worker) {
+    const int64_t begin = cu_seqlens[task / chunks.parts];
+    const int64_t length = cu_seqlens[task / chunks.parts + 1] - begin;
+    const int64_t first_panel = chunks.begin(task % chunks.parts), last_panel = chunks.begin(task % chunks.parts + 1);
     if (length == 0) return;
+    float* const mine = memory + worker * floats;
     // The middle tap reaches every row and starts the sums; the others add to the rows whose neighbour lies inside.
-    ConvStep step{&layer, x.from(begin), y.from(begin), {}, false, false, nullptr};
-    conv_panels(step, length, panel, panel + 1, taps / 2);
+    ConvStep step{.layer = &layer, .x = x.from(begin), .y = y.from(begin)};
+    conv_panels(step, length, first_panel, last_panel, mine, taps / 2);
     step.accumulate = true;
     for (int64_t tap = 0; tap < taps; ++tap) {
       const int64_t shift = tap - taps / 2;
@@ -87,14 +123,14 @@ void run_conv1d(const Workers& workers, int64_t sequences, const int32_t* cu_seq
       if (shift == 0 || first >= last) continue;
       step.x = x.from(begin + first + shift);
       step.y = y.from(begin + first);
-      conv_panels(step, last - first, panel, panel + 1, tap);
+      conv_panels(step, last - first, first_panel, last_panel, mine, tap);
     }
   });
 }
 
 void run_layer_norm(const Workers& workers, int64_t tokens, int64_t channels, MutableRows matrix,
                     const squeezebert_layer_norm& norm) {
-  const Kernels& kernels = *active_kernels();
+  const RowKernels& kernels = *row_kernels();
   const Split rows{tokens, std::min<int64_t>(tokens, workers.count)};
   for_each_task(workers, rows.parts, [&](int64_t task, int32_t) {
     LayerNormArgs args;
@@ -113,7 +149,7 @@ void run_layer_norm(const Workers& workers, int64_t tokens, int64_t channels, Mu
 
 void run_embedding(const Workers& workers, int64_t tokens, const int64_t* input_ids, const int64_t* token_type_ids,
                    const int64_t* position_ids, const squeezebert_embeddings& embeddings, MutableRows y) {
-  const Kernels& kernels = *active_kernels();
+  const RowKernels& kernels = *row_kernels();
   const Split rows{tokens, std::min<int64_t>(tokens, workers.count)};
   for_each_task(workers, rows.parts, [&](int64_t task, int32_t) {
     const int64_t row = rows.begin(task);

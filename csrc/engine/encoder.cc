@@ -20,11 +20,16 @@ struct Memory {
   Size all() const { return context + x + first + offsets + step; }
 };
 
-squeezebert_attention_shape attention_shape(const Encoder& e, const int32_t* query_offsets) {
+squeezebert_attention_shape attention_shape(const Encoder& e, const Layer& layer, const int32_t* query_offsets) {
   const int64_t head_size = e.channels / e.shape.heads;
-  const float scale = 1.0f / std::sqrt(static_cast<float>(head_size));
-  constexpr squeezebert_dtype kNotLookedAt{};  // attention has that of the query's weight
-  return {e.shape.sequences, query_offsets, e.shape.cu_seqlens, e.shape.heads, head_size, scale, kNotLookedAt};
+  return {.sequences = e.shape.sequences,
+          .query_offsets = query_offsets,
+          .key_offsets = e.shape.cu_seqlens,
+          .heads = e.shape.heads,
+          .head_size = head_size,
+          .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
+          .key_format = layer.key_format,
+          .value_format = layer.value_format};
 }
 
 Memory plan_memory(const Workers& workers, const Encoder& e) {
@@ -41,7 +46,7 @@ Memory plan_memory(const Workers& workers, const Encoder& e) {
     const Layer& layer = e.layers[l];
     const bool first_only = e.shape.first_token_only && l + 1 == e.layer_count;
     const Projections projections{&layer.query, &layer.key, &layer.value};
-    const squeezebert_attention_shape shape = attention_shape(e, e.shape.cu_seqlens);
+    const squeezebert_attention_shape shape = attention_shape(e, layer, e.shape.cu_seqlens);
     memory.step = std::max(memory.step, qkv_attention_floats(workers, projections, shape));
     if (first_only) memory.step = std::max(memory.step, unfused_qkv_attention_floats(workers, projections, shape));
     memory.step =
@@ -80,8 +85,8 @@ squeezebert_status run_encoder(Context& context, const Encoder& e, Rows x, Mutab
       x_query = first;
       query_offsets = first_offsets;
     }
-    run_qkv_attention(workers, {&layer.query, &layer.key, &layer.value}, {attention_shape(e, query_offsets), e.mask},
-                      x_query, x, attended, step_memory);
+    run_qkv_attention(workers, {&layer.query, &layer.key, &layer.value},
+                      {attention_shape(e, layer, query_offsets), e.mask}, x_query, x, attended, step_memory);
     const MutableRows next = last ? y : between;
     run_after_attention(workers, rows, layer, attended, x_query, next, step_memory);
     x = next;

@@ -6,15 +6,16 @@ namespace squeezebert {
 
 namespace {
 
-// A block's intermediate values take at most 2 MiB per worker; at groups = 1 they would not fit L2 at kRowBlock rows of
-// 3072 anyway, and wider layers get fewer rows.
-constexpr int64_t kBlockFloats = 512 * 1024;
+// A block's intermediate values take at most twice the L2 per worker; at groups = 1 they would not fit there at
+// row_block() rows of 3072 anyway, and wider layers get fewer rows.
+int64_t block_most() { return 2 * level2_cache_bytes() / static_cast<int64_t>(sizeof(float)); }
 
 struct FfnPlan {
   bool fused = false;  // a task is a block of rows and a group, both layers
   Split rows{};
   int64_t stride = 0;  // of the intermediate values: of one group if fused, else of all
-  Size floats;         // fused: for each worker
+  Size hidden;         // floats of them; fused: for each worker
+  Size left;           // fused: of either layer's left side, for each worker
 };
 
 FfnPlan plan_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn) {
@@ -23,7 +24,7 @@ FfnPlan plan_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn) {
   // With the same number of groups, block g of the first layer feeds block g of the second and no other.
   if (shape.groups == ffn.output->weight.shape.groups) {
     plan.stride = padded_stride(shape.out_channels / shape.groups);
-    int64_t block = std::clamp<int64_t>(kBlockFloats / plan.stride, 1, kRowBlock);
+    int64_t block = std::clamp<int64_t>(block_most() / plan.stride, 1, row_block());
     const auto split = [&] { return Split{tokens, (tokens + block - 1) / block}; };
     // Blocks of fewer than 32 rows would stream the weights for too little work each.
     while (!enough_tasks(workers, split().parts * shape.groups) && block >= 64) block /= 2;
@@ -31,7 +32,10 @@ FfnPlan plan_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn) {
     plan.fused = workers.count == 1 || plan.rows.parts * shape.groups >= workers.count;
   }
   if (!plan.fused) plan.stride = padded_stride(shape.out_channels);
-  plan.floats = Size(plan.fused ? plan.rows.most() : tokens) * plan.stride;
+  plan.hidden = Size(plan.fused ? plan.rows.most() : tokens) * plan.stride;
+  if (plan.fused) {
+    plan.left = std::max(left_floats(*ffn.intermediate, plan.rows.most()), left_floats(*ffn.output, plan.rows.most()));
+  }
   return plan;
 }
 
@@ -41,24 +45,30 @@ Ffn ffn_of(const Layer& layer) { return {&layer.intermediate, &layer.output, &la
 
 Size block_floats(const Workers& workers, int64_t tokens, const Layer& layer) {
   return Size(tokens) * padded_stride(layer.post_attention.weight.shape.out_channels) +
-         ffn_floats(workers, tokens, ffn_of(layer));
+         std::max(conv_floats(workers, tokens, {&layer.post_attention}), ffn_floats(workers, tokens, ffn_of(layer)));
 }
 
 void run_block(const Workers& workers, int64_t tokens, const Layer& layer, Rows context, Rows x, MutableRows y,
                float* memory) {
   const int64_t channels = layer.post_attention.weight.shape.out_channels;
   const MutableRows middle{memory, padded_stride(channels)};
-  const ConvStep post{&layer.post_attention, context, middle, x, false, false, layer.intermediate.weight.panels};
-  run_conv(workers, tokens, &post, 1);
+  float* const step_memory = memory + tokens * middle.stride;
+  const ConvStep post{.layer = &layer.post_attention,
+                      .x = context,
+                      .y = middle,
+                      .residual = x,
+                      .next = layer.intermediate.weight.panels};
+  run_conv(workers, tokens, {post}, step_memory);
   run_layer_norm(workers, tokens, channels, middle, layer.post_attention_norm);
-  run_ffn(workers, tokens, ffn_of(layer), middle, y, memory + tokens * middle.stride);
+  run_ffn(workers, tokens, ffn_of(layer), middle, y, step_memory);
 }
 
 }  // namespace
 
 Size ffn_floats(const Workers& workers, int64_t tokens, const Ffn& ffn) {
   const FfnPlan plan = plan_ffn(workers, tokens, ffn);
-  return plan.fused ? plan.floats * workers.count : plan.floats;
+  if (plan.fused) return workers.count * (plan.hidden + plan.left);
+  return plan.hidden + conv_floats(workers, tokens, {ffn.intermediate, ffn.output});
 }
 
 void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, MutableRows y, float* memory) {
@@ -66,10 +76,11 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
   const FfnPlan plan = plan_ffn(workers, tokens, ffn);
   if (!plan.fused) {
     const MutableRows hidden{memory, plan.stride};
-    const ConvStep first{ffn.intermediate, x, hidden, {}, true, false, ffn.output->weight.panels};
-    const ConvStep second{ffn.output, hidden, y, x, false, false, nullptr};
-    run_conv(workers, tokens, &first, 1);
-    run_conv(workers, tokens, &second, 1);
+    float* const left = memory + plan.hidden.count();
+    const ConvStep first{
+        .layer = ffn.intermediate, .x = x, .y = hidden, .gelu = true, .next = ffn.output->weight.panels};
+    run_conv(workers, tokens, {first}, left);
+    run_conv(workers, tokens, {{.layer = ffn.output, .x = hidden, .y = y, .residual = x}}, left);
   } else {
     const Weight& wide = ffn.intermediate->weight;
     const Weight& narrow = ffn.output->weight;
@@ -78,18 +89,21 @@ void run_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn, Rows x, Mut
       const int64_t group = task % groups;
       const int64_t row = plan.rows.begin(task / groups);
       const int64_t rows = plan.rows.begin(task / groups + 1) - row;
-      const MutableRows hidden{memory + worker * plan.floats.count(), plan.stride, group * wide.group_columns()};
-      const ConvStep first{
-          ffn.intermediate, x.from(row), hidden, {}, true, false, narrow.panel(group * narrow.group_panels())};
-      const ConvStep second{ffn.output,
-                            hidden,
-                            y.from(row),
-                            x.from(row),
-                            false,
-                            false,
-                            wide.panel((group + 1) % groups * wide.group_panels())};
-      conv_panels(first, rows, group * wide.group_panels(), (group + 1) * wide.group_panels());
-      conv_panels(second, rows, group * narrow.group_panels(), (group + 1) * narrow.group_panels());
+      float* const mine = memory + worker * (plan.hidden + plan.left).count();
+      float* const left = mine + plan.hidden.count();
+      const MutableRows hidden{mine, plan.stride, group * wide.group_columns()};
+      const ConvStep first{.layer = ffn.intermediate,
+                           .x = x.from(row),
+                           .y = hidden,
+                           .gelu = true,
+                           .next = narrow.panel(group * narrow.group_panels())};
+      const ConvStep second{.layer = ffn.output,
+                            .x = hidden,
+                            .y = y.from(row),
+                            .residual = x.from(row),
+                            .next = wide.panel((group + 1) % groups * wide.group_panels())};
+      conv_panels(first, rows, group * wide.group_panels(), (group + 1) * wide.group_panels(), left);
+      conv_panels(second, rows, group * narrow.group_panels(), (group + 1) * narrow.group_panels(), left);
     });
   }
   run_layer_norm(workers, tokens, ffn.output->weight.shape.out_channels, y, *ffn.norm);

@@ -10,15 +10,18 @@ namespace {
 struct Header {
   char magic[8];
   uint32_t version;
-  uint32_t panel_columns;
-  char isa[8];
+  uint32_t numerics;  // SQUEEZEBERT_NUMERICS of the library that packed it
+  char product[32];
+  uint32_t format;  // squeezebert_format
+  PanelLayout layout;
+  uint32_t reserved[5];  // 0
   squeezebert_conv_shape shape;
   uint64_t checksum;  // of all that stands before it
 };
-static_assert(sizeof(Header) == 64, "the panels start at the next cache line");
+static_assert(sizeof(Header) == 128, "the panels start at a cache line");
 
 constexpr char kMagic[9] = "SQZBPACK";
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 
 uint64_t checksum(const Header& header) {  // FNV-1a
   uint64_t hash = 14695981039346656037u;
@@ -44,44 +47,66 @@ squeezebert_status check_shape(const squeezebert_conv_shape& s) {
   if (s.kernel_size < 1 || s.kernel_size % 2 == 0 || s.kernel_size > kMost) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "kernel_size: expected an odd number, got %" PRId64, s.kernel_size);
   }
-  // Every product of these four below 2^62, so that no size can overflow.
+  // A panel is at most 32 columns of 4 bytes for each of them: no size can overflow.
   if (static_cast<double>(s.in_channels) * static_cast<double>(s.out_channels) * static_cast<double>(s.kernel_size) >
-      0x1p56) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^56 elements");
+      0x1p55) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^55 elements");
   }
   return SQUEEZEBERT_OK;
 }
 
-size_t packed_bytes(const Kernels& kernels, const squeezebert_conv_shape& shape) {
-  const Weight weight{&kernels, shape, nullptr};
-  return sizeof(Header) + static_cast<size_t>(shape.kernel_size * weight.all_panels() * weight.panel_bytes());
+namespace {
+
+// Calls body(index of its first panel, its weights in [out_channels, in_channels / groups, kernel_size]) for every
+// group of every tap.
+template <class Value, class Body>
+void for_each_group(const Weight& weight, Value* values, const Body& body) {
+  const int64_t depth = weight.depth(), columns = weight.group_columns(), taps = weight.shape.kernel_size;
+  for (int64_t tap = 0; tap < taps; ++tap) {
+    for (int64_t group = 0; group < weight.shape.groups; ++group) {
+      body(tap * weight.all_panels() + group * weight.group_panels(),
+           Columns<Value>{.values = values + group * columns * depth * taps + tap,
+                          .column_stride = depth * taps,
+                          .k_stride = taps,
+                          .depth = depth,
+                          .columns = columns});
+    }
+  }
 }
 
-void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const float* source, void* packed) {
+}  // namespace
+
+size_t packed_bytes(const Product& product, const squeezebert_conv_shape& shape) {
+  return sizeof(Header) + static_cast<size_t>(Weight{&product, shape, nullptr}.bytes());
+}
+
+void pack(const Product& product, const squeezebert_conv_shape& shape, const float* source, void* packed) {
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof header.magic);
   header.version = kVersion;
-  header.panel_columns = static_cast<uint32_t>(kernels.panel_columns);
-  std::memcpy(header.isa, kernels.name, strnlen(kernels.name, sizeof header.isa));
+  header.numerics = SQUEEZEBERT_NUMERICS;
+  std::strncpy(header.product, product.name, sizeof header.product - 1);
+  header.format = static_cast<uint32_t>(product.format);
+  header.layout = product.layout;
   header.shape = shape;
   header.checksum = checksum(header);
   std::memcpy(packed, &header, sizeof header);
 
-  auto* panel = static_cast<char*>(packed) + sizeof header;
-  const Weight weight{&kernels, shape, panel};
-  const int64_t stride = weight.depth() * shape.kernel_size;
-  for (int64_t tap = 0; tap < shape.kernel_size; ++tap) {
-    for (int64_t group = 0; group < shape.groups; ++group) {
-      const int64_t group_columns = weight.group_columns();
-      for (int64_t column = 0; column < group_columns; column += kernels.panel_columns) {
-        const int64_t left = group_columns - column;
-        kernels.pack_panel(source + (group * group_columns + column) * stride + tap, stride, shape.kernel_size,
-                           weight.depth(),
-                           static_cast<int>(left < kernels.panel_columns ? left : kernels.panel_columns), panel);
-        panel += weight.panel_bytes();
-      }
-    }
+  char* const panels = static_cast<char*>(packed) + sizeof(Header);
+  const Weight weight{&product, shape, panels};
+  constexpr int64_t kLine = 64;  // of a panel, the last of which it may fill in part
+  for (char* end = panels + weight.panel_bytes(); end <= panels + weight.bytes(); end += weight.panel_bytes()) {
+    std::memset(end - kLine, 0, kLine);
   }
+  for_each_group(weight, source, [&](int64_t panel, const Columns<const float>& columns) {
+    product.pack_right(columns, panels + panel * weight.panel_bytes());
+  });
+}
+
+void unpack(const Weight& packed, float* weight) {
+  for_each_group(packed, weight, [&](int64_t panel, const Columns<float>& columns) {
+    packed.product->unpack_right(packed.panel(panel), columns);
+  });
 }
 
 squeezebert_status check_pack_alignment(const char* argument, const void* packed) {
@@ -92,43 +117,43 @@ squeezebert_status check_pack_alignment(const char* argument, const void* packed
 }
 
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight) {
-  const Kernels* const usable[] = {active_kernels(), active_kernels(SQUEEZEBERT_FLOAT16)};
-  if (!usable[0]) return SQUEEZEBERT_UNSUPPORTED_ISA;
   if (!packed) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a packed weight, got NULL", argument);
   SQUEEZEBERT_TRY(check_pack_alignment(argument, packed));
-  Header header;
-  if (bytes < sizeof header) {
+  if (bytes < sizeof(Header)) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got %zu bytes, less than its header", argument,
                 bytes);
   }
+  Header header;
   std::memcpy(&header, packed, sizeof header);
   if (std::memcmp(header.magic, kMagic, sizeof header.magic) != 0 || header.checksum != checksum(header)) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got %zu bytes that are not one", argument, bytes);
   }
-  if (header.version != kVersion) {
-    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected pack format %u, got %u: pack the weight again", argument, kVersion,
-                header.version);
+  if (header.version != kVersion || header.numerics != SQUEEZEBERT_NUMERICS) {
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected pack format %u.%d, got %u.%u: pack the weight again", argument,
+                kVersion, SQUEEZEBERT_NUMERICS, header.version, header.numerics);
   }
-  const Kernels* kernels = nullptr;
-  for (const Kernels* candidate : usable) {
-    if (std::strncmp(header.isa, candidate->name, sizeof header.isa) == 0 &&
-        header.panel_columns == static_cast<uint32_t>(candidate->panel_columns)) {
-      kernels = candidate;
-    }
+  const auto format = static_cast<squeezebert_format>(header.format);
+  header.product[sizeof header.product - 1] = '\0';
+  if (!format_name(format)) {
+    return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a format of this library, got number %u (%s)", argument,
+                header.format, header.product);
   }
-  if (!kernels) {
+  const Product* product = product_for(format);
+  if (!product) return SQUEEZEBERT_UNSUPPORTED_ISA;
+  if (std::strcmp(header.product, product->name) != 0 ||
+      std::memcmp(&header.layout, &product->layout, sizeof header.layout) != 0) {
     return fail(SQUEEZEBERT_BAD_PACK,
-                "%s: expected a weight packed for %s or %s, got one for %.8s, %u columns wide: pack the weight again",
-                argument, usable[0]->name, usable[1]->name, header.isa, header.panel_columns);
+                "%s: expected a weight packed for %s, got one for %s, %d columns wide: pack the weight again", argument,
+                product->name, header.product, static_cast<int>(header.layout.columns));
   }
   if (check_shape(header.shape) != SQUEEZEBERT_OK) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got one of an impossible shape", argument);
   }
-  const size_t expected = packed_bytes(*kernels, header.shape);
+  const size_t expected = packed_bytes(*product, header.shape);
   if (bytes < expected) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected %zu bytes of packed weight, got %zu", argument, expected, bytes);
   }
-  *weight = {kernels, header.shape, static_cast<const char*>(packed) + sizeof header};
+  *weight = {product, header.shape, static_cast<const char*>(packed) + sizeof(Header)};
   return SQUEEZEBERT_OK;
 }
 

@@ -9,27 +9,29 @@
 
 namespace squeezebert {
 
-// A packed weight after its header was checked. Panels follow tap by tap, group by group, each depth x
-// kernels->panel_columns elements of kernels->weight_bytes, k-major. The kernels are those that the weight was packed
-// for: of the ISA in use, and of the dtype that the caller chose.
+// A packed weight after its header was checked. Panels follow tap by tap, group by group, as the product's layout says.
+// The product is that which the weight was packed for, in use for its format.
 struct Weight {
-  const Kernels* kernels = nullptr;
+  const Product* product = nullptr;
   squeezebert_conv_shape shape{};
   const char* panels = nullptr;
 
   int64_t depth() const { return shape.in_channels / shape.groups; }
   int64_t group_columns() const { return shape.out_channels / shape.groups; }
-  int64_t group_panels() const { return (group_columns() + kernels->panel_columns - 1) / kernels->panel_columns; }
+  int64_t group_panels() const { return product->layout.panels(group_columns()); }
   int64_t all_panels() const { return shape.groups * group_panels(); }
-  int64_t panel_bytes() const { return depth() * kernels->panel_columns * kernels->weight_bytes; }
+  int64_t panel_bytes() const { return product->layout.bytes(depth()); }
+  int64_t bytes() const { return shape.kernel_size * all_panels() * panel_bytes(); }
   const char* panel(int64_t index, int64_t tap = 0) const {
     return panels + (tap * all_panels() + index) * panel_bytes();
   }
 };
 
 squeezebert_status check_shape(const squeezebert_conv_shape& shape);
-size_t packed_bytes(const Kernels& kernels, const squeezebert_conv_shape& shape);
-void pack(const Kernels& kernels, const squeezebert_conv_shape& shape, const float* weight, void* packed);
+size_t packed_bytes(const Product& product, const squeezebert_conv_shape& shape);
+void pack(const Product& product, const squeezebert_conv_shape& shape, const float* weight, void* packed);
+// The weight's values, as the format holds them.
+void unpack(const Weight& packed, float* weight);
 
 // Panels hold floats (or halves), and lie a multiple of their size after `packed`.
 squeezebert_status check_pack_alignment(const char* argument, const void* packed);

@@ -7,11 +7,14 @@
 // only with that much, so the sizes of the parts of a plan that was satisfied are not too large either.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 
 #include "engine/context.h"
 #include "engine/pack.h"
+#include "isa/cpu.h"
 
 namespace squeezebert {
 
@@ -44,11 +47,11 @@ struct Split {
   int64_t most() const { return parts ? (total + parts - 1) / parts : 0; }
 };
 
-// Rows that one task takes at once: 128 rows of 768 floats are 384 KiB, which stays in a 1 MiB L2 beside the panel (96
-// KiB) that the rows stream past; and a panel fetched from L3 or memory is used 128 times.
-constexpr int64_t kRowBlock = 128;
+// Rows that one task takes at once. Beside 1 MiB of L2 128: of 768 floats they are 384 KiB, which stays there beside
+// the panel (96 KiB) that the rows stream past; and a panel fetched from L3 or memory is used 128 times.
+inline int64_t row_block() { return std::clamp<int64_t>(level2_cache_bytes() / (8 << 10), 32, 512); }
 
-inline Split split_rows(int64_t rows) { return {rows, (rows + kRowBlock - 1) / kRowBlock}; }
+inline Split split_rows(int64_t rows) { return {rows, (rows + row_block() - 1) / row_block()}; }
 
 // Enough pieces to keep every worker busy until all are nearly done; with one worker, any number is.
 inline bool enough_tasks(const Workers& workers, int64_t tasks) {
@@ -65,6 +68,12 @@ inline int64_t padded_stride(int64_t channels) {
   return ((channels + kLineFloats - 1) / kLineFloats | 1) * kLineFloats;
 }
 
+inline int64_t longest(const int32_t* offsets, int64_t sequences) {
+  int64_t most = 0;
+  for (int64_t s = 0; s < sequences; ++s) most = std::max<int64_t>(most, offsets[s + 1] - offsets[s]);
+  return most;
+}
+
 struct Linear {
   Weight weight;
   const float* bias = nullptr;
@@ -74,28 +83,51 @@ struct Layer {
   Linear query, key, value, post_attention, intermediate, output;
   squeezebert_layer_norm post_attention_norm{};
   squeezebert_layer_norm output_norm{};
+  squeezebert_format key_format{};
+  squeezebert_format value_format{};
 };
+
+// Rows as a product takes them: those of x where they lie, or, where the product wants them otherwise, those prepared
+// in `memory`, which has left_floats floats.
+struct Left {
+  const void* rows = nullptr;
+  ptrdiff_t stride = 0;  // bytes
+};
+inline Size left_floats(const Product& product, int64_t rows, int64_t depth) {
+  if (!product.left_stride) return 0;
+  return Size(rows) * (product.left_stride(depth) / static_cast<int64_t>(sizeof(float)));
+}
+inline Left prepare_left(const Product& product, const LeftRows& x, float* memory) {
+  if (!product.left_stride) return {x.values, x.stride * static_cast<ptrdiff_t>(sizeof(float))};
+  product.pack_left(x, memory);
+  return {memory, product.left_stride(x.depth)};
+}
 
 // ---- conv.cc: one convolution, and what is row by row ---------------------------------------------------------------
 
 // y = layer(x), then GELU or + residual.
 struct ConvStep {
   const Linear* layer = nullptr;
-  Rows x;
-  MutableRows y;
-  Rows residual;
+  Rows x{};
+  MutableRows y{};
+  Rows residual{};
   bool gelu = false;
   bool accumulate = false;     // add to what y holds, without the bias
   const void* next = nullptr;  // the weights wanted after these, fetched meanwhile; null: those that follow in memory
 };
 
-// Output panels [first, last) of one step, on the calling thread.
-void conv_panels(const ConvStep& step, int64_t rows, int64_t first, int64_t last, int64_t tap = 0);
+// Output panels [first, last) of one step, on the calling thread, in memory for its left side: left_floats of the rows.
+void conv_panels(const ConvStep& step, int64_t rows, int64_t first, int64_t last, float* memory, int64_t tap = 0);
+inline Size left_floats(const Linear& layer, int64_t rows) {
+  return left_floats(*layer.weight.product, rows, layer.weight.depth());
+}
 // All of the steps; they have the same rows.
-void run_conv(const Workers& workers, int64_t tokens, const ConvStep* steps, int count);
+Size conv_floats(const Workers& workers, int64_t tokens, std::initializer_list<const Linear*> layers);
+void run_conv(const Workers& workers, int64_t tokens, std::initializer_list<ConvStep> steps, float* memory);
 // y[t] = bias + sum over taps of x[t + tap - taps / 2], within each sequence.
+Size conv1d_floats(const Workers& workers, int64_t sequences, const int32_t* cu_seqlens, const Linear& layer);
 void run_conv1d(const Workers& workers, int64_t sequences, const int32_t* cu_seqlens, const Linear& layer, Rows x,
-                MutableRows y);
+                MutableRows y, float* memory);
 void run_layer_norm(const Workers& workers, int64_t tokens, int64_t channels, MutableRows rows,
                     const squeezebert_layer_norm& norm);
 void run_embedding(const Workers& workers, int64_t tokens, const int64_t* input_ids, const int64_t* token_type_ids,
@@ -107,9 +139,9 @@ struct Attention {
   squeezebert_attention_shape shape{};
   const squeezebert_mask* mask = nullptr;
 };
-Size attention_floats(const Workers& workers, const Kernels& kernels, const squeezebert_attention_shape& shape);
-void run_attention(const Workers& workers, const Kernels& kernels, const Attention& attention, Rows query, Rows key,
-                   Rows value, MutableRows output, float* memory);
+Size attention_floats(const Workers& workers, const squeezebert_attention_shape& shape);
+void run_attention(const Workers& workers, const Attention& attention, Rows query, Rows key, Rows value,
+                   MutableRows output, float* memory);
 
 struct Projections {
   const Linear* query = nullptr;

@@ -10,10 +10,11 @@
  *    [g * in/groups, (g+1) * in/groups) of its input and likewise of its output.
  *  - A batch is the concatenation of its sequences. `cu_seqlens` holds sequences + 1 offsets in tokens, the first 0,
  *    never decreasing; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1]. An empty sequence or batch is valid.
- *  - Weights are packed once (squeezebert_pack_*), into memory the caller owns. A packed weight knows its shape, its
- *    format and the ISA it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
+ *  - Weights are packed once (squeezebert_pack), into memory the caller owns. A packed weight knows its shape, its
+ * format and the product it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
  *  - Biases may be NULL (then zero). Outputs must not overlap inputs, except where a function says so.
- *  - Results are bit-identical whatever the batch around a row, and whatever the number of threads, on one ISA.
+ *  - Results are bit-identical whatever the batch around a row and the number of threads, and in float32 on every CPU
+ *    (SQUEEZEBERT_NUMERICS).
  *  - No function throws, aborts or prints. Each returns a status; squeezebert_last_error() describes the last failure
  *    of the calling thread: which argument, what was expected, what came.
  */
@@ -36,7 +37,7 @@ extern "C" {
 typedef enum squeezebert_status {
   SQUEEZEBERT_OK = 0,
   SQUEEZEBERT_INVALID_ARGUMENT = 1, /* a pointer, size, stride or offset that cannot be right */
-  SQUEEZEBERT_UNSUPPORTED_ISA = 2,  /* the CPU lacks the ISA asked for, or the name is unknown */
+  SQUEEZEBERT_UNSUPPORTED_ISA = 2,  /* the CPU lacks the ISA or product asked for, or the name is unknown */
   SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight, or one of another ISA, version or shape */
   SQUEEZEBERT_OUT_OF_MEMORY = 4
 } squeezebert_status;
@@ -47,10 +48,28 @@ SQUEEZEBERT_API const char* squeezebert_last_error(void);
 /* "major.minor.patch" of the library. */
 SQUEEZEBERT_API const char* squeezebert_version(void);
 
-/* ---- instruction sets -------------------------------------------------------------------------------------------- */
+/* ---- formats, instruction sets, products ------------------------------------------------------------------------- */
 
-/* Names of the ISAs that were built in and that this CPU can run, best first: "avx512", "avx2", "neon", "neon_a55",
- * "scalar". NULL for an index past the last. */
+/* What a right side (a weight; in attention keys and values) is packed as. Activations and biases are float32 always,
+ * and so is all that follows a product: bias, GELU, residual, softmax, LayerNorm.
+ *
+ * SQUEEZEBERT_FLOAT16 halves the memory that weights take and stream. They are rounded to float16. On Arm cores with
+ * float16 arithmetic (Armv8.2 asimdhp) so are the values they are multiplied with; 64 products at a time are added up
+ * in float16, at twice float32's rate, and those sums in float32. On all others products and sums are float32. Values
+ * beyond 65504 become infinite. */
+typedef enum squeezebert_format { SQUEEZEBERT_FLOAT32 = 0, SQUEEZEBERT_FLOAT16 = 1 } squeezebert_format;
+
+/* "float32", "float16"; NULL for a number that is no format. */
+SQUEEZEBERT_API const char* squeezebert_format_name(squeezebert_format format);
+
+/* What results are computed with, beyond the formulas: the order of every sum, the polynomials, the roundings. Results
+ * of two libraries with the same number have the same bits, on every instruction set (float16: where products are
+ * float32), but for the sign and payload of NaNs. A packed weight belongs to the number it was packed with. */
+#define SQUEEZEBERT_NUMERICS 1
+SQUEEZEBERT_API int32_t squeezebert_numerics(void); /* of the library that runs */
+
+/* Names of the ISAs that were built in and that this CPU can run, best first: "avx512", "avx2", "neon", "scalar". NULL
+ * for an index past the last. */
 SQUEEZEBERT_API const char* squeezebert_isa_name(int index);
 
 /* The ISA in use: the one last forced, else the one in the environment variable SQUEEZEBERT_FORCE_ISA when the library
@@ -62,23 +81,22 @@ SQUEEZEBERT_API squeezebert_status squeezebert_active_isa(const char** name);
  * for another ISA must be packed again. Not to be called while another call is running. */
 SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 
-/* What a weight is packed as. Activations and biases are float32 always, and so is all that follows a product: bias,
- * GELU, residual, softmax, LayerNorm.
- *
- * SQUEEZEBERT_FLOAT16 halves the memory that weights take and stream. Weights (and, in attention, keys and values) are
- * rounded to float16. On Arm cores with float16 arithmetic (Armv8.2 asimdhp) so are the values they are multiplied
- * with; 64 products at a time are added up in float16, at twice float32's rate, and those sums in float32. On all
- * others products and sums are float32. Values beyond 65504 become infinite. */
-typedef enum squeezebert_dtype { SQUEEZEBERT_FLOAT32 = 0, SQUEEZEBERT_FLOAT16 = 16 } squeezebert_dtype;
+/* A product is the code that multiplies by right sides of one format: "float32_avx512", "float16_neon_fp16". Those that
+ * this CPU can run, best first within a format; NULL for an index past the last. */
+SQUEEZEBERT_API const char* squeezebert_product_name(int index);
 
-/* The kernels that run weights of `dtype` on the ISA in use: float32's are named as the ISA is; float16's "avx512_h",
- * "avx2_h", "scalar_h", "neon_h" (float32 arithmetic) or "neon_hp" (float16 arithmetic). */
-SQUEEZEBERT_API squeezebert_status squeezebert_active_kernels(squeezebert_dtype dtype, const char** name);
+/* The product in use for a format: the one last forced, else the one that the environment variable
+ * SQUEEZEBERT_FORCE_PRODUCT named (several have commas between them), else the best one of the ISA in use. */
+SQUEEZEBERT_API squeezebert_status squeezebert_active_product(squeezebert_format format, const char** name);
 
-/* Measured rate of fused multiply-adds of the active kernels for `dtype` on the calling thread, in GFLOP/s (2 per FMA),
- * the best of several runs that take about `seconds` together. This is the denominator of every "share of peak" we
- * report. */
-SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(squeezebert_dtype dtype, double seconds, double* gflops);
+/* Uses the named product for its format from now on, in all threads, whatever the ISA in use (which then computes what
+ * is no product); NULL forgets all that were forced. As squeezebert_force_isa otherwise. */
+SQUEEZEBERT_API squeezebert_status squeezebert_force_product(const char* name);
+
+/* Measured rate of fused multiply-adds of the product in use for `format` on the calling thread, in GFLOP/s (2 per
+ * FMA), the best of several runs that take about `seconds` together. This is the denominator of every "share of peak"
+ * we report. */
+SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(squeezebert_format format, double seconds, double* gflops);
 
 /* ---- threads and working memory: the context --------------------------------------------------------------------- */
 
@@ -116,19 +134,24 @@ typedef struct squeezebert_conv_shape {
   int64_t kernel_size;
 } squeezebert_conv_shape;
 
-/* Bytes that the packed form takes for the active ISA. */
-SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_dtype dtype,
-                                                           size_t* bytes);
+/* Bytes that the packed form takes for the product in use: a multiple of 64. */
+SQUEEZEBERT_API squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape,
+                                                           squeezebert_format format, size_t* bytes);
 
-/* Packs a contiguous float32 weight as `dtype`. `packed` has at least squeezebert_packed_size bytes, aligned to 4; to
+/* Packs a contiguous float32 weight as `format`. `packed` has at least squeezebert_packed_size bytes, aligned to 4; to
  * 64 for speed. */
-SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_dtype dtype,
+SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_format format,
                                                     const float* weight, void* packed, size_t packed_bytes);
 
-/* Reads shape and dtype (which may be NULL) back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not for
- * the active ISA. */
+/* The weight again, [out_channels, in_channels / groups, kernel_size], of weight_bytes: what was packed, rounded to the
+ * format. This is the portable form: packed anywhere, it gives the same packed weight. */
+SQUEEZEBERT_API squeezebert_status squeezebert_unpack(const void* packed, size_t packed_bytes, float* weight,
+                                                      size_t weight_bytes);
+
+/* Reads shape and format (which may be NULL) back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not
+ * for the product in use. */
 SQUEEZEBERT_API squeezebert_status squeezebert_packed_shape(const void* packed, size_t packed_bytes,
-                                                            squeezebert_conv_shape* shape, squeezebert_dtype* dtype);
+                                                            squeezebert_conv_shape* shape, squeezebert_format* format);
 
 /* A packed weight with its bias [out_channels]; the form in which the functions below take a layer. */
 typedef struct squeezebert_linear {
@@ -189,8 +212,10 @@ typedef struct squeezebert_attention_shape {
   const int32_t* key_offsets;
   int64_t heads;
   int64_t head_size;
-  float scale;             /* SqueezeBERT: 1 / sqrt(head_size) */
-  squeezebert_dtype dtype; /* of the two products, as if keys and values were packed weights */
+  float scale; /* SqueezeBERT: 1 / sqrt(head_size) */
+  /* What keys and values are packed as, as if they were weights. */
+  squeezebert_format key_format;
+  squeezebert_format value_format;
 } squeezebert_attention_shape;
 
 SQUEEZEBERT_API squeezebert_status squeezebert_attention(squeezebert_context* context,
@@ -201,8 +226,7 @@ SQUEEZEBERT_API squeezebert_status squeezebert_attention(squeezebert_context* co
                                                          int64_t output_stride);
 
 /* Three projections of the same input, then attention. The projections' out_channels equal heads * head_size; shape's
- * query_offsets and key_offsets must be the same offsets. Attention's dtype is that of the query's weight (shape's is
- * not looked at). */
+ * query_offsets and key_offsets must be the same offsets. */
 SQUEEZEBERT_API squeezebert_status squeezebert_grouped_qkv_attention(
     squeezebert_context* context, const squeezebert_attention_shape* shape, const float* input, int64_t input_stride,
     const squeezebert_linear* query, const squeezebert_linear* key, const squeezebert_linear* value,
@@ -248,6 +272,8 @@ typedef struct squeezebert_layer {
   squeezebert_linear intermediate; /* FFN2 */
   squeezebert_linear output;       /* FFN3 */
   squeezebert_layer_norm output_layer_norm;
+  squeezebert_format key_format; /* of attention, as in squeezebert_attention_shape */
+  squeezebert_format value_format;
 } squeezebert_layer;
 
 typedef struct squeezebert_encoder_shape {

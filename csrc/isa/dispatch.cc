@@ -1,146 +1,204 @@
 #include "isa/dispatch.h"
 
 #include <atomic>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
-#include "isa/arm_cores.h"
+#include "isa/cpu.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
+#define SQUEEZEBERT_ON_x86_64(...) __VA_ARGS__
+#else
+#define SQUEEZEBERT_ON_x86_64(...)
 #endif
+#if defined(__aarch64__)
+#define SQUEEZEBERT_ON_aarch64(...) __VA_ARGS__
+#else
+#define SQUEEZEBERT_ON_aarch64(...)
+#endif
+#define SQUEEZEBERT_ON_any(...) __VA_ARGS__
 
 namespace squeezebert {
 
-#if defined(__x86_64__)
-namespace avx512 {
-extern const Kernels kKernels;
-}
-namespace avx512_h {
-extern const Kernels kKernels;
-}
-namespace avx2 {
-extern const Kernels kKernels;
-}
-namespace avx2_h {
-extern const Kernels kKernels;
-}
-#elif defined(__aarch64__)
-namespace neon {
-extern const Kernels kKernels;
-}
-namespace neon_a55 {
-extern const Kernels kKernels;
-}
-namespace neon_h {
-extern const Kernels kKernels;
-}
-namespace neon_hp {
-extern const Kernels kKernels;
-}
-#endif
-namespace scalar {
-extern const Kernels kKernels;
-}
-namespace scalar_h {
-extern const Kernels kKernels;
-}
+// What the translation units define.
+#define SQUEEZEBERT_FORMAT(...)
+#define SQUEEZEBERT_ISA(name, architecture, ...) \
+  SQUEEZEBERT_ON_##architecture(namespace name { extern const RowKernels kRowKernels; })
+#define SQUEEZEBERT_PRODUCT(name, architecture, ...) \
+  SQUEEZEBERT_ON_##architecture(namespace name { extern const Product kProduct; })
+#include "isa/list.inc"
+#undef SQUEEZEBERT_FORMAT
+#undef SQUEEZEBERT_ISA
+#undef SQUEEZEBERT_PRODUCT
 
 namespace {
 
-// An instruction set: its kernels for float32 weights, those for float16 weights, and whether this CPU has it.
+struct Isa {
+  const RowKernels* kernels;
+  bool (*runs)();
+};
+
 struct Candidate {
-  const Kernels* kernels;
-  const Kernels* (*half)();
-  bool (*supported)();
+  const Product* product;
+  const RowKernels* isa;
+  bool (*runs)();  // on a machine with the instruction set
+  bool (*chosen)();
 };
 
-#if defined(__x86_64__)
-bool has_f16c() {  // clang before 18 does not let one ask __builtin_cpu_supports for it
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
-}
-#elif defined(__aarch64__)
-const Kernels* neon_half() { return arm_multiplies_half() ? &neon_hp::kKernels : &neon_h::kKernels; }
-#endif
-
-// The one table: best first. __builtin_cpu_supports also asks the operating system whether it saves the registers.
+#define SQUEEZEBERT_FORMAT(...)
+#define SQUEEZEBERT_PRODUCT(...)
+#define SQUEEZEBERT_ISA(name, architecture, runs, ...) \
+  SQUEEZEBERT_ON_##architecture({&name::kRowKernels, [] { return runs; }}, )
+constexpr Isa kIsas[] = {
+#include "isa/list.inc"
+};
+#undef SQUEEZEBERT_ISA
+#undef SQUEEZEBERT_PRODUCT
+#define SQUEEZEBERT_ISA(...)
+#define SQUEEZEBERT_PRODUCT(name, architecture, isa, format, header, runs, chosen, ...) \
+  SQUEEZEBERT_ON_##architecture({&name::kProduct, &isa::kRowKernels, [] { return runs; }, [] { return chosen; }}, )
 constexpr Candidate kCandidates[] = {
-#if defined(__x86_64__)
-    {&avx512::kKernels, [] { return &avx512_h::kKernels; },
-     [] {
-       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-              __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-              __builtin_cpu_supports("fma") && has_f16c();
-     }},
-    {&avx2::kKernels, [] { return &avx2_h::kKernels; },
-     [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }},
-#elif defined(__aarch64__)
-    // Armv8-A has Advanced SIMD. Both run on any core; which is better depends on the core.
-    {&neon_a55::kKernels, neon_half, [] { return arm_cores_in_order(); }},
-    {&neon::kKernels, neon_half, [] { return true; }},
-    {&neon_a55::kKernels, neon_half, [] { return !arm_cores_in_order(); }},
-#endif
-    {&scalar::kKernels, [] { return &scalar_h::kKernels; }, [] { return true; }},
+#include "isa/list.inc"
 };
+#undef SQUEEZEBERT_FORMAT
+#undef SQUEEZEBERT_ISA
+#undef SQUEEZEBERT_PRODUCT
+#define SQUEEZEBERT_FORMAT(name, value) #name,
+#define SQUEEZEBERT_ISA(...)
+#define SQUEEZEBERT_PRODUCT(...)
+constexpr const char* kFormatNames[] = {
+#include "isa/list.inc"
+};
+static_assert(sizeof kFormatNames / sizeof *kFormatNames == kFormats);
 
-std::atomic<const Candidate*> g_active{nullptr};
+std::atomic<const RowKernels*> g_isa{nullptr};
+std::atomic<const Product*> g_forced[kFormats];
+std::atomic<bool> g_environment_read{false};  // SQUEEZEBERT_FORCE_PRODUCT
 
-const Candidate* usable(int index) {
+const RowKernels* isa_at(int index) {
+  for (const Isa& isa : kIsas) {
+    if (isa.runs() && index-- == 0) return isa.kernels;
+  }
+  return nullptr;
+}
+
+bool has(const RowKernels* kernels) {
+  for (const Isa& isa : kIsas) {
+    if (isa.kernels == kernels) return isa.runs();
+  }
+  return false;
+}
+
+const Candidate* product_at(int index) {
   for (const Candidate& candidate : kCandidates) {
-    if (candidate.supported() && index-- == 0) return &candidate;
+    if (has(candidate.isa) && candidate.runs() && index-- == 0) return &candidate;
   }
   return nullptr;
 }
 
-const Candidate* find(const char* name) {
-  for (int i = 0; const Candidate* candidate = usable(i); ++i) {
-    if (std::strcmp(candidate->kernels->name, name) == 0) return candidate;
+const RowKernels* find_isa(const char* name) {
+  for (int i = 0; const RowKernels* isa = isa_at(i); ++i) {
+    if (std::strcmp(isa->name, name) == 0) return isa;
   }
   return nullptr;
 }
 
-squeezebert_status unusable(const char* asked_by, const char* name) {
-  char names[64] = "";
-  for (int i = 0; const Candidate* candidate = usable(i); ++i) {
+const Product* find_product(std::string_view name) {
+  for (int i = 0; const Candidate* candidate = product_at(i); ++i) {
+    if (name == candidate->product->name) return candidate->product;
+  }
+  return nullptr;
+}
+
+squeezebert_status unusable(const char* asked_by, const char* what, const char* (*usable)(int), std::string_view name) {
+  char names[512] = "";
+  for (int i = 0; const char* one = usable(i); ++i) {
     std::strncat(names, i ? ", " : "", sizeof names - std::strlen(names) - 1);
-    std::strncat(names, candidate->kernels->name, sizeof names - std::strlen(names) - 1);
+    std::strncat(names, one, sizeof names - std::strlen(names) - 1);
   }
-  return fail(SQUEEZEBERT_UNSUPPORTED_ISA, "%s: expected an ISA that this CPU has (%s), got \"%s\"", asked_by, names,
-              name);
+  return fail(SQUEEZEBERT_UNSUPPORTED_ISA, "%s: expected %s that this CPU has (%s), got \"%.*s\"", asked_by, what,
+              names, static_cast<int>(name.size()), name.data());
 }
 
-const Candidate* active() {
-  if (const Candidate* candidate = g_active.load(std::memory_order_relaxed)) return candidate;
-  const char* name = std::getenv("SQUEEZEBERT_FORCE_ISA");
-  const Candidate* candidate = name && *name ? find(name) : usable(0);
-  if (!candidate) {
-    unusable("SQUEEZEBERT_FORCE_ISA", name);
-    return nullptr;
+// Names of products, with commas between them.
+squeezebert_status force_products_of_environment() {
+  const char* variable = std::getenv("SQUEEZEBERT_FORCE_PRODUCT");
+  std::string_view names = variable ? variable : "";
+  while (!names.empty()) {
+    const std::string_view name = names.substr(0, names.find(','));
+    const Product* product = find_product(name);
+    if (!product) return unusable("SQUEEZEBERT_FORCE_PRODUCT", "a product", usable_product, name);
+    g_forced[product->format].store(product, std::memory_order_relaxed);
+    names.remove_prefix(name.size() < names.size() ? name.size() + 1 : name.size());
   }
-  g_active.store(candidate, std::memory_order_relaxed);
-  return candidate;
+  g_environment_read.store(true, std::memory_order_release);
+  return SQUEEZEBERT_OK;
 }
 
 }  // namespace
 
-const char* usable_isa(int index) {
-  const Candidate* candidate = usable(index);
-  return candidate ? candidate->kernels->name : nullptr;
+const char* format_name(squeezebert_format format) {
+  const auto index = static_cast<unsigned>(format);
+  return index < kFormats ? kFormatNames[index] : nullptr;
 }
 
-const Kernels* active_kernels(squeezebert_dtype dtype) {
-  const Candidate* candidate = active();
-  if (!candidate) return nullptr;
-  return dtype == SQUEEZEBERT_FLOAT16 ? candidate->half() : candidate->kernels;
+const char* usable_isa(int index) {
+  const RowKernels* isa = isa_at(index);
+  return isa ? isa->name : nullptr;
+}
+
+const char* usable_product(int index) {
+  const Candidate* candidate = product_at(index);
+  return candidate ? candidate->product->name : nullptr;
+}
+
+const RowKernels* row_kernels() {
+  if (const RowKernels* isa = g_isa.load(std::memory_order_relaxed)) return isa;
+  const char* name = std::getenv("SQUEEZEBERT_FORCE_ISA");
+  const RowKernels* isa = name && *name ? find_isa(name) : isa_at(0);
+  if (!isa) {
+    unusable("SQUEEZEBERT_FORCE_ISA", "an ISA", usable_isa, name);
+    return nullptr;
+  }
+  g_isa.store(isa, std::memory_order_relaxed);
+  return isa;
+}
+
+const Product* product_for(squeezebert_format format) {
+  if (!g_environment_read.load(std::memory_order_acquire) && force_products_of_environment() != SQUEEZEBERT_OK) {
+    return nullptr;
+  }
+  if (const Product* forced = g_forced[format].load(std::memory_order_relaxed)) return forced;
+  const RowKernels* isa = row_kernels();
+  if (!isa) return nullptr;
+  for (const Candidate& candidate : kCandidates) {
+    if (candidate.isa == isa && candidate.product->format == format && candidate.runs() && candidate.chosen()) {
+      return candidate.product;
+    }
+  }
+  fail(SQUEEZEBERT_UNSUPPORTED_ISA, "format: expected one that %s has a product for, got %s", isa->name,
+       format_name(format));
+  return nullptr;
 }
 
 squeezebert_status force_isa(const char* name) {
-  const Candidate* candidate = name ? find(name) : nullptr;
-  if (name && !candidate) return unusable("isa", name);
-  g_active.store(candidate, std::memory_order_relaxed);
-  return active() ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
+  const RowKernels* isa = name ? find_isa(name) : nullptr;
+  if (name && !isa) return unusable("isa", "an ISA", usable_isa, name);
+  g_isa.store(isa, std::memory_order_relaxed);
+  return row_kernels() ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
+}
+
+squeezebert_status force_product(const char* name) {
+  if (!name) {
+    for (auto& forced : g_forced) forced.store(nullptr, std::memory_order_relaxed);
+    return force_products_of_environment();
+  }
+  const Product* product = find_product(name);
+  if (!product) return unusable("product", "a product", usable_product, name);
+  g_forced[product->format].store(product, std::memory_order_relaxed);
+  g_environment_read.store(true, std::memory_order_release);
+  return SQUEEZEBERT_OK;
 }
 
 }  // namespace squeezebert

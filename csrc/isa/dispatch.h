@@ -1,19 +1,29 @@
-// Which kernels run: every ISA built in, those this CPU has, and the one in use.
+// Which kernels run: the instruction sets and products that were built in, those that this machine runs, and those in
+// use.
 #pragma once
 
 #include "engine/status.h"
-#include "kernels/kernels.h"
+#include "kernels/rows.h"
+#include "products/product.h"
 
 namespace squeezebert {
 
-// The names of the usable ISAs, best first; null past the last.
-const char* usable_isa(int index);
+constexpr int kFormats = 2;                          // of squeezebert_format, from 0 on
+const char* format_name(squeezebert_format format);  // null for a number that is none
 
-// The kernels in use, for weights of this dtype; null, with the error set, when SQUEEZEBERT_FORCE_ISA names what cannot
-// be used.
-const Kernels* active_kernels(squeezebert_dtype dtype = SQUEEZEBERT_FLOAT32);
+// The names of those that this machine runs, best first; null past the last.
+const char* usable_isa(int index);
+const char* usable_product(int index);
+
+// The row kernels in use, and the product in use for a format. Null, with the error set, when SQUEEZEBERT_FORCE_ISA or
+// SQUEEZEBERT_FORCE_PRODUCT names what cannot be used.
+const RowKernels* row_kernels();
+const Product* product_for(squeezebert_format format);
 
 // null: back to the environment variable's, or the best.
 squeezebert_status force_isa(const char* name);
+// For the format that the product is of. null, for all formats: back to the environment variable's, or the best of the
+// instruction set in use.
+squeezebert_status force_product(const char* name);
 
 }  // namespace squeezebert

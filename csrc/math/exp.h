@@ -1,4 +1,4 @@
-// exp for softmax, in float32: for x <= 0. Include after a simd header. The coefficients come from math/fit.py
+// exp for softmax, in float32: for x <= 0. The coefficients come from math/fit.py
 // (weighted minimax).
 //
 //   exp(x) = 2^u,  u = x / ln 2,  n = round(u),  r = u - n (exact),  2^u = 2^n p(r),  p of degree 5 on |r| <= 1 / 2
@@ -12,7 +12,9 @@
 // would take 13 (0.9 ULP).
 #pragma once
 
-namespace squeezebert::SQUEEZEBERT_ISA {
+#include "simd/vector.h"
+
+namespace squeezebert::SQUEEZEBERT_UNIT {
 
 inline Vec exp(Vec x) {
   const Vec u = max(broadcast(-150.0f), x * broadcast(0x1.715476p+0f));  // 2^-150 rounds to 0
@@ -26,4 +28,4 @@ inline Vec exp(Vec x) {
   return scale_by_power_of_two(p, n);
 }
 
-}  // namespace squeezebert::SQUEEZEBERT_ISA
+}  // namespace squeezebert::SQUEEZEBERT_UNIT

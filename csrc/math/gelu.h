@@ -1,11 +1,11 @@
-// Exact GELU, x Phi(x) = x (1 + erf(x / sqrt(2))) / 2, in float32. Include after a simd header. The coefficients come
+// Exact GELU, x Phi(x) = x (1 + erf(x / sqrt(2))) / 2, in float32. The coefficients come
 // from math/fit.py (weighted minimax).
 //
 //   gelu(x) = max(x, 0) - a Phi(-a),  a = |x|,  Phi(-a) = q(a)^8,  q of degree 8 on 0 <= a <= 8, where it reaches 0
 //
-// Range: all of float32. gelu(x) = x exactly from 8 on (where gelu(x) rounds to x) and 0 exactly from -8 down (where it
-// is above -5e-15). NaN gives NaN, and so does either infinity, as in PyTorch's float32 path: an overflow upstream is
-// not hidden by the limit 0.
+// Range: all of float32. gelu(x) = x exactly from 8 on (where gelu(x) rounds to x) and +0 exactly from -8 down (where
+// it is above -5e-15) and for either zero. NaN gives NaN, and so does either infinity, as in PyTorch's float32 path: an
+// overflow upstream is not hidden by the limit 0.
 //
 // Error, of all floats: 1.71e-7 beyond the result's own rounding (worst x = -0x1.3c9d66p+0), and 2.93e-7 |x| with it
 // (worst x = 0x1.5a0dbcp-10). torch.nn.functional.gelu, torch 2.13 on AVX-512: 1.14e-6 and 3.7e-7 |x|.
@@ -17,7 +17,9 @@
 // itself worth ten multiply-adds.
 #pragma once
 
-namespace squeezebert::SQUEEZEBERT_ISA {
+#include "simd/vector.h"
+
+namespace squeezebert::SQUEEZEBERT_UNIT {
 
 inline Vec gelu(Vec x) {
   const Vec magnitude = abs(x);
@@ -33,7 +35,7 @@ inline Vec gelu(Vec x) {
   q = q * q;
   q = q * q;
   q = q * q;
-  return fnma(magnitude, q, max(zero(), x));  // infinity * 0 is NaN
+  return fnma(magnitude, q, max(x, zero()));  // infinity * 0 is NaN
 }
 
-}  // namespace squeezebert::SQUEEZEBERT_ISA
+}  // namespace squeezebert::SQUEEZEBERT_UNIT

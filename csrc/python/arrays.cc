@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "bindings/layout.h"
+
 namespace squeezebert::python {
 namespace {
 
@@ -38,32 +40,16 @@ void CheckTokenCount(const std::string& name, const py::array& array, int64_t to
     Fail(name, ": expected fewer than 2^31 tokens, got ", Describe(array));
 }
 
-/// Whether all dimensions but the last are rows the same number of floats apart, which then is *stride.
-bool HaveOneStride(const py::array& array, int64_t* stride) {
-  const py::ssize_t last = array.ndim() - 1;
-  const py::ssize_t channels = array.shape(last);
-  if (!IsAligned(array) || (channels > 1 && array.strides(last) != kFloatBytes)) return false;
-  py::ssize_t bytes = 0;  // between rows; 0 while there is no more than one
-  py::ssize_t rows = 1;
-  for (py::ssize_t i = last - 1; i >= 0; --i) {
-    if (array.shape(i) == 1) continue;
-    if (bytes == 0) bytes = array.strides(i);
-    if (array.strides(i) != bytes * rows) return false;
-    rows *= array.shape(i);
+/// In floats; nothing where a stride is no whole number of them, or the rows do not lie as the kernels read them.
+std::optional<int64_t> RowStride(const py::array& array) {
+  if (!IsAligned(array)) return std::nullopt;
+  std::vector<int64_t> sizes, strides;
+  for (py::ssize_t i = 0; i < array.ndim(); ++i) {
+    if (array.strides(i) % kFloatBytes != 0 && array.shape(i) > 1) return std::nullopt;
+    sizes.push_back(array.shape(i));
+    strides.push_back(array.strides(i) / kFloatBytes);
   }
-  if (rows > 1 && (bytes < channels * kFloatBytes || bytes % kFloatBytes != 0)) return false;
-  *stride = rows > 1 ? bytes / kFloatBytes : channels;
-  return true;
-}
-
-std::vector<int32_t> EqualOffsets(const std::string& name, int64_t sequences, int64_t length) {
-  constexpr int64_t kMost = std::numeric_limits<int32_t>::max();
-  if (length > 0 && sequences > kMost / length) {
-    Fail(name, ": expected fewer than 2^31 tokens, got ", sequences, " sequences of ", length);
-  }
-  std::vector<int32_t> offsets(static_cast<size_t>(sequences) + 1);
-  for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = static_cast<int32_t>(static_cast<int64_t>(i) * length);
-  return offsets;
+  return bindings::RowStride(sizes, strides);
 }
 
 std::vector<int32_t> CheckedOffsets(const py::array& cu_seqlens, int64_t tokens) {
@@ -72,14 +58,9 @@ std::vector<int32_t> CheckedOffsets(const py::array& cu_seqlens, int64_t tokens)
   }
   const auto view = py::array_t<int32_t>(cu_seqlens).unchecked<1>();
   std::vector<int32_t> offsets(static_cast<size_t>(view.shape(0)));
-  for (size_t i = 0; i < offsets.size(); ++i) {
-    offsets[i] = view(static_cast<py::ssize_t>(i));
-    if (i == 0 ? offsets[i] != 0 : offsets[i] < offsets[i - 1]) {
-      Fail("cu_seqlens: expected offsets that begin with 0 and never decrease, got ", offsets[i], " at index ", i);
-    }
-  }
-  if (offsets.back() != tokens) {
-    Fail("cu_seqlens: expected the last offset to be the number of tokens, ", tokens, ", got ", offsets.back());
+  for (size_t i = 0; i < offsets.size(); ++i) offsets[i] = view(static_cast<py::ssize_t>(i));
+  if (const auto wrong = bindings::CheckOffsets(offsets, tokens)) {
+    Fail("cu_seqlens: expected ", wrong->expected, ", got ", wrong->got);
   }
   return offsets;
 }
@@ -127,8 +108,9 @@ Rows AsRows(const std::string& name, const py::array& array) {
   rows.rows = 1;
   for (py::ssize_t i = 0; i + 1 < array.ndim(); ++i) rows.rows *= array.shape(i);
   CheckTokenCount(name, array, rows.rows);
-  rows.stride = rows.channels;
-  rows.owner = HaveOneStride(array, &rows.stride) ? array : Contiguous(array);
+  const std::optional<int64_t> stride = RowStride(array);
+  rows.stride = stride.value_or(rows.channels);
+  rows.owner = stride ? array : Contiguous(array);
   rows.data = static_cast<const float*>(rows.owner.data());
   return rows;
 }
@@ -168,9 +150,16 @@ Sequences AsSequences(const std::string& name, const py::array& array, const Opt
   if (cu_seqlens && rank != 2) Fail(name, ": expected packed tokens [T, C] with cu_seqlens, got ", Describe(array));
   if (rank != 2 && rank != 3) Fail(name, ": expected [N, S, C] or [S, C], got ", Describe(array));
   // Offsets first: they refuse sizes that it would be a pity to copy.
-  std::vector<int32_t> offsets = cu_seqlens  ? CheckedOffsets(*cu_seqlens, array.shape(0))
-                                 : rank == 2 ? EqualOffsets(name, 1, array.shape(0))
-                                             : EqualOffsets(name, array.shape(0), array.shape(1));
+  std::vector<int32_t> offsets;
+  if (cu_seqlens) {
+    offsets = CheckedOffsets(*cu_seqlens, array.shape(0));
+  } else {
+    const int64_t sequences = rank == 2 ? 1 : array.shape(0), length = array.shape(rank - 2);
+    if (length > 0 && sequences > std::numeric_limits<int32_t>::max() / length) {
+      Fail(name, ": expected fewer than 2^31 tokens, got ", sequences, " sequences of ", length);
+    }
+    offsets = bindings::EqualOffsets(sequences, length);
+  }
   return {AsRows(name, array), std::move(offsets)};
 }
 
@@ -223,7 +212,7 @@ LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, c
 }
 
 PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
-    : dtype_(IsFloat16(weight) ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32) {
+    : format_(IsFloat16(weight) ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32) {
   if (!IsFloat32(weight) && !IsFloat16(weight)) {
     Fail("weight: expected a float32 or float16 array, got ", Describe(weight));
   }
@@ -237,14 +226,14 @@ PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
     Fail("groups: expected a number that divides ", weight.shape(0), " output channels, got ", groups);
   }
   shape_ = {weight.shape(0), weight.shape(1) * groups, groups, weight.ndim() == 3 ? weight.shape(2) : 1};
-  CheckStatus(squeezebert_packed_size(&shape_, dtype_, &bytes_));
+  CheckStatus(squeezebert_packed_size(&shape_, format_, &bytes_));
   packed_.reset(static_cast<std::byte*>(::operator new(bytes_, kAlignment)));
   const py::array plain = ContiguousAs<float>(weight);
   const auto* data = static_cast<const float*>(plain.data());
   squeezebert_status status;
   {
     const py::gil_scoped_release release;
-    status = squeezebert_pack(&shape_, dtype_, data, packed_.get(), bytes_);
+    status = squeezebert_pack(&shape_, format_, data, packed_.get(), bytes_);
   }
   CheckStatus(status);
 }
@@ -256,7 +245,7 @@ Linear AsLinear(const std::string& weight_name, const PackedWeight& weight, cons
     Fail(weight_name, ": expected a packed weight for ", in_channels, " input channels, got one for ",
          shape.in_channels);
   }
-  Linear linear{AsVector(bias_name, bias, shape.out_channels), {}, shape.out_channels};
+  Linear linear{weight.format(), AsVector(bias_name, bias, shape.out_channels), {}, shape.out_channels};
   linear.view = weight.WithBias(linear.bias);
   return linear;
 }

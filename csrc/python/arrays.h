@@ -106,13 +106,13 @@ struct LayerNorm {
 LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, const std::string& bias_name,
                       const py::array& bias, int64_t channels, float epsilon);
 
-/// A weight in the form that the kernels of the active ISA read; Python's squeezebert_kernels._native.PackedWeight.
+/// A weight in the form that the product in use reads; Python's squeezebert_kernels._native.PackedWeight.
 class PackedWeight {
  public:
   PackedWeight(const py::array& weight, int64_t groups);
 
   const squeezebert_conv_shape& shape() const { return shape_; }
-  squeezebert_dtype dtype() const { return dtype_; }
+  squeezebert_format format() const { return format_; }
   size_t bytes() const { return bytes_; }
   squeezebert_linear WithBias(const Vector& bias) const { return {packed_.get(), bytes_, bias.data}; }
 
@@ -122,13 +122,14 @@ class PackedWeight {
     void operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
   };
   squeezebert_conv_shape shape_;
-  squeezebert_dtype dtype_;
+  squeezebert_format format_;
   size_t bytes_ = 0;
   std::unique_ptr<std::byte, Free> packed_;
 };
 
 /// A packed weight and its bias, checked against the channels that come in.
 struct Linear {
+  squeezebert_format format;
   Vector bias;
   squeezebert_linear view;
   int64_t out_channels;

@@ -25,13 +25,29 @@ void ForceIsa(const std::optional<std::string>& name) {
   CheckStatus(squeezebert_force_isa(name ? name->c_str() : nullptr));
 }
 
-const char* DtypeName(squeezebert_dtype dtype) { return dtype == SQUEEZEBERT_FLOAT16 ? "float16" : "float32"; }
+std::vector<std::string> Products() {
+  std::vector<std::string> names;
+  for (int i = 0; const char* name = squeezebert_product_name(i); ++i) names.emplace_back(name);
+  return names;
+}
 
-std::string ActiveKernels(const std::string& dtype) {
-  if (dtype != "float32" && dtype != "float16") Fail("dtype: expected \"float32\" or \"float16\", got \"", dtype, "\"");
+squeezebert_format FormatNamed(const std::string& name) {
+  std::string names;
+  for (int i = 0; const char* known = squeezebert_format_name(static_cast<squeezebert_format>(i)); ++i) {
+    if (name == known) return static_cast<squeezebert_format>(i);
+    names += (i > 0 ? " or \"" : "\"") + std::string(known) + "\"";
+  }
+  Fail("format: expected ", names, ", got \"", name, "\"");
+}
+
+std::string ActiveProduct(const std::string& format) {
   const char* name = nullptr;
-  CheckStatus(squeezebert_active_kernels(dtype == "float16" ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32, &name));
+  CheckStatus(squeezebert_active_product(FormatNamed(format), &name));
   return name;
+}
+
+void ForceProduct(const std::optional<std::string>& name) {
+  CheckStatus(squeezebert_force_product(name ? name->c_str() : nullptr));
 }
 
 double MeasurePeak(double seconds) {
@@ -51,11 +67,16 @@ void BindMachine(py::module_& module) {
   module.def("active_isa", &ActiveIsa, R"(The instruction set in use.
 
 Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)");
-  module.def("active_kernels", &ActiveKernels, py::arg("dtype") = "float32",
-             R"(The kernels that run weights of a dtype, "float32" or "float16", on the instruction set in use.
+  module.def("products", &Products, R"(The products, FORMAT_ISA, that this CPU can run, best first within a format.)");
+  module.def("active_product", &ActiveProduct, py::arg("format") = "float32",
+             R"(The product in use for weights of a format, "float32" or "float16".
 
-float32's have its name; float16's are "avx512_h", "avx2_h", "scalar_h" and "neon_h", which keep weights as float16 and
-multiply in float32, or "neon_hp", which multiplies in float16.)");
+Raises RuntimeError when SQUEEZEBERT_FORCE_PRODUCT names one that cannot be used.)");
+  module.def(
+      "force_product", &ForceProduct, py::arg("name"),
+      R"(Uses the named product for its format from now on, whatever the instruction set; None forgets all forced ones.
+
+Weights packed before must be packed again. RuntimeError names what the CPU has if it lacks this one.)");
   module.def("force_isa", &ForceIsa, py::arg("name"),
              R"(Uses the named instruction set from now on; None chooses the best.
 
@@ -70,18 +91,19 @@ Weights packed before must be packed again. RuntimeError names what the CPU has 
 }
 
 void BindPackedWeight(py::module_& module) {
-  py::class_<PackedWeight>(module, "PackedWeight",
-                           "A weight as the kernels of one instruction set read it; see pack().")
+  py::class_<PackedWeight>(module, "PackedWeight", "A weight as one product reads it; see pack().")
       .def_property_readonly("out_channels", [](const PackedWeight& weight) { return weight.shape().out_channels; })
       .def_property_readonly("in_channels", [](const PackedWeight& weight) { return weight.shape().in_channels; })
       .def_property_readonly("groups", [](const PackedWeight& weight) { return weight.shape().groups; })
       .def_property_readonly("kernel_size", [](const PackedWeight& weight) { return weight.shape().kernel_size; })
-      .def_property_readonly("dtype", [](const PackedWeight& weight) { return DtypeName(weight.dtype()); })
+      .def_property_readonly("dtype",
+                             [](const PackedWeight& weight) { return squeezebert_format_name(weight.format()); })
       .def_property_readonly("nbytes", &PackedWeight::bytes)
       .def("__repr__", [](const PackedWeight& weight) {
         const squeezebert_conv_shape& shape = weight.shape();
         return py::str("PackedWeight(out_channels={}, in_channels={}, groups={}, kernel_size={}, dtype={})")
-            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size, DtypeName(weight.dtype()));
+            .format(shape.out_channels, shape.in_channels, shape.groups, shape.kernel_size,
+                    squeezebert_format_name(weight.format()));
       });
   module.def(
       "pack", [](const py::array& weight, int64_t groups) { return PackedWeight(weight, groups); }, py::arg("weight"),

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "bindings/layout.h"
 #include "python/context.h"
 
 namespace squeezebert::python {
@@ -80,7 +81,7 @@ void CheckOut(const std::string& name, const Linear& linear, int64_t channels) {
 
 /// The parameters of one encoder layer, held alive; 16 of params from `first` on.
 struct Layer {
-  static constexpr size_t kParams = 16;
+  static constexpr auto kParams = static_cast<size_t>(bindings::kTensorsPerLayer);
 
   Layer(const std::vector<py::object>& params, size_t first, int64_t channels, float eps)
       : query(LinearParam(params, first, channels)),
@@ -99,8 +100,16 @@ struct Layer {
   }
 
   squeezebert_layer View() const {
-    return {query.view,        key.view,    value.view,      post_attention.view, post_attention_norm.view,
-            intermediate.view, output.view, output_norm.view};
+    return {.query = query.view,
+            .key = key.view,
+            .value = value.view,
+            .post_attention = post_attention.view,
+            .post_attention_layer_norm = post_attention_norm.view,
+            .intermediate = intermediate.view,
+            .output = output.view,
+            .output_layer_norm = output_norm.view,
+            .key_format = query.format,
+            .value_format = query.format};
   }
 
   Linear query;
@@ -161,8 +170,14 @@ Output Attention(const py::array& query, const py::array& key, const py::array& 
     Fail("value: expected the sizes of key ", Describe(key), ", got ", Describe(value));
   }
   const Mask additive = AsMask(mask, queries.count(), num_heads, queries.longest(), keys.longest());
-  const squeezebert_attention_shape shape{queries.count(), queries.offsets.data(),    keys.offsets.data(), num_heads,
-                                          head_size,       ScaleOr(scale, head_size), SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape{.sequences = queries.count(),
+                                          .query_offsets = queries.offsets.data(),
+                                          .key_offsets = keys.offsets.data(),
+                                          .heads = num_heads,
+                                          .head_size = head_size,
+                                          .scale = ScaleOr(scale, head_size),
+                                          .key_format = SQUEEZEBERT_FLOAT32,
+                                          .value_format = SQUEEZEBERT_FLOAT32};
   Output output = EmptyRows(query, channels);
   Run(squeezebert_attention, &shape, queries.rows.data, queries.rows.stride, keys.rows.data, keys.rows.stride,
       values.rows.data, values.rows.stride, additive.get(), output.mutable_data(), channels);
@@ -181,8 +196,14 @@ Output GroupedQkvAttention(const py::array& input, const PackedWeight& query_wei
   CheckOut("value_weight", value, query.out_channels);
   const int64_t head_size = HeadSize(num_heads, query.out_channels);
   const Mask additive = SequenceMask(mask, cu_seqlens, in, num_heads);
-  const squeezebert_attention_shape shape{in.count(), in.offsets.data(),         in.offsets.data(),  num_heads,
-                                          head_size,  ScaleOr(scale, head_size), SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape{.sequences = in.count(),
+                                          .query_offsets = in.offsets.data(),
+                                          .key_offsets = in.offsets.data(),
+                                          .heads = num_heads,
+                                          .head_size = head_size,
+                                          .scale = ScaleOr(scale, head_size),
+                                          .key_format = query_weight.format(),
+                                          .value_format = query_weight.format()};
   Output output = EmptyRows(input, query.out_channels);
   Run(squeezebert_grouped_qkv_attention, &shape, in.rows.data, in.rows.stride, &query.view, &key.view, &value.view,
       additive.get(), output.mutable_data(), query.out_channels);

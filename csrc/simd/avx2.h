@@ -1,6 +1,93 @@
-// avx2 with float32 panels. Included once, by isa/avx2.cc.
+// The vector of AVX2 with FMA and F16C: 8 floats, 16 registers.
 #pragma once
 
-#include "simd/avx2_vector.h"
+#include <immintrin.h>
+#include <stddef.h>
 
-#include "simd/float_panels.h"
+#include "simd/half.h"
+
+namespace squeezebert::SQUEEZEBERT_UNIT {
+
+struct Vec {
+  static constexpr int kLanes = 8;
+  static constexpr int kRegisters = 16;
+  __m256 v;
+};
+
+inline __m256i first_lanes(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline Vec zero() { return {_mm256_setzero_ps()}; }
+inline Vec broadcast(float x) { return {_mm256_set1_ps(x)}; }
+inline Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+inline Vec load_partial(const float* p, int n) { return {_mm256_maskload_ps(p, first_lanes(n))}; }
+inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x.v); }
+inline void store_partial(float* p, Vec x, int n) { _mm256_maskstore_ps(p, first_lanes(n), x.v); }
+
+inline Vec load(const Half* p) { return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))}; }
+inline void store(Half* p, Vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
+}
+inline void store_one(Half* p, float x) {
+  p->bits = static_cast<uint16_t>(_mm_cvtsi128_si32(_mm_cvtps_ph(_mm_set_ss(x), _MM_FROUND_TO_NEAREST_INT)));
+}
+
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+inline Vec fnma(Vec a, Vec b, Vec c) { return {_mm256_fnmadd_ps(a.v, b.v, c.v)}; }
+
+// b where either side is NaN, and where both are zeros.
+inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+
+inline Vec abs(Vec x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
+inline Vec round(Vec x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+
+// 2^n is built in the exponent field. It holds -126..127 only, so n is halved: 2^n = 2^(n/2) * 2^(n - n/2), which
+// reaches denormal results with one rounding.
+inline Vec scale_by_power_of_two(Vec x, Vec n) {
+  const __m256i whole = _mm256_cvtps_epi32(n.v);
+  const __m256i half = _mm256_srai_epi32(whole, 1);
+  const __m256i rest = _mm256_sub_epi32(whole, half);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256 first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  const __m256 second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return {_mm256_mul_ps(_mm256_mul_ps(x.v, first), second)};
+}
+
+inline float reduce_add(Vec x) {
+  __m128 s = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+  s = _mm_add_ss(s, _mm_movehdup_ps(s));
+  return _mm_cvtss_f32(s);
+}
+inline float reduce_max(Vec x) {
+  __m128 s = _mm_max_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
+  s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+  s = _mm_max_ss(s, _mm_movehdup_ps(s));
+  return _mm_cvtss_f32(s);
+}
+
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row. Every 128-bit lane
+// takes four rows and is transposed by itself.
+inline void load_transposed(const float* p, ptrdiff_t stride, Vec columns[4]) {
+  __m256 rows[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const float* row = p + i * stride;
+    rows[i] = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row)), _mm_loadu_ps(row + 4 * stride), 1);
+  }
+  const __m256 a = _mm256_unpacklo_ps(rows[0], rows[1]);
+  const __m256 b = _mm256_unpackhi_ps(rows[0], rows[1]);
+  const __m256 c = _mm256_unpacklo_ps(rows[2], rows[3]);
+  const __m256 d = _mm256_unpackhi_ps(rows[2], rows[3]);
+  columns[0] = {_mm256_shuffle_ps(a, c, _MM_SHUFFLE(1, 0, 1, 0))};
+  columns[1] = {_mm256_shuffle_ps(a, c, _MM_SHUFFLE(3, 2, 3, 2))};
+  columns[2] = {_mm256_shuffle_ps(b, d, _MM_SHUFFLE(1, 0, 1, 0))};
+  columns[3] = {_mm256_shuffle_ps(b, d, _MM_SHUFFLE(3, 2, 3, 2))};
+}
+
+}  // namespace squeezebert::SQUEEZEBERT_UNIT

@@ -1,9 +1,85 @@
-// NEON with float32 panels, for cores that reorder instructions. Included once, by isa/neon.cc.
+// The Arm Advanced SIMD (NEON) vector: 4 floats, 32 registers, nothing beyond Armv8.0-A.
 #pragma once
 
-#include "simd/neon_vector.h"
+#include <arm_neon.h>
+#include <stddef.h>
 
-#include "simd/float_panels.h"
+#include "simd/half.h"
 
-#define SQUEEZEBERT_NEON_STEPS OutOfOrder
-#include "simd/neon_steps.h"
+namespace squeezebert::SQUEEZEBERT_UNIT {
+
+struct Vec {
+  static constexpr int kLanes = 4;
+  static constexpr int kRegisters = 32;
+  float32x4_t v;
+};
+
+inline Vec zero() { return {vdupq_n_f32(0.0f)}; }
+inline Vec broadcast(float x) { return {vdupq_n_f32(x)}; }
+inline Vec load(const float* p) { return {vld1q_f32(p)}; }
+inline Vec load_partial(const float* p, int n) {
+  float lanes[4] = {};
+  for (int i = 0; i < 4 && i < n; ++i) lanes[i] = p[i];
+  return load(lanes);
+}
+inline void store(float* p, Vec x) { vst1q_f32(p, x.v); }
+inline void store_partial(float* p, Vec x, int n) {
+  float lanes[4];
+  store(lanes, x);
+  for (int i = 0; i < 4 && i < n; ++i) p[i] = lanes[i];
+}
+
+inline Vec load(const Half* p) { return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(&p->bits)))}; }
+inline void store(Half* p, Vec x) { vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x.v))); }
+inline void store_one(Half* p, float x) {
+  vst1_lane_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(x))), 0);
+}
+
+inline Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {vmulq_f32(a.v, b.v)}; }
+inline Vec fma(Vec a, Vec b, Vec c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+inline Vec fnma(Vec a, Vec b, Vec c) { return {vfmsq_f32(c.v, a.v, b.v)}; }
+
+// NaN where either side is, and the greater of two zeros is +0; on x86 b in both cases. So max(bound, x) hands a NaN in
+// x on everywhere, and max(x, zero()) is +0 for either zero.
+inline Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
+inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
+
+inline Vec abs(Vec x) { return {vabsq_f32(x.v)}; }
+inline Vec round(Vec x) { return {vrndnq_f32(x.v)}; }
+
+// In two factors, as in avx2.h: 2^n = 2^(n/2) * 2^(n - n/2).
+inline Vec scale_by_power_of_two(Vec x, Vec n) {
+  const int32x4_t whole = vcvtnq_s32_f32(n.v);
+  const int32x4_t half = vshrq_n_s32(whole, 1);
+  const int32x4_t rest = vsubq_s32(whole, half);
+  const int32x4_t bias = vdupq_n_s32(127);
+  const float32x4_t first = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+  const float32x4_t second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
+  return {vmulq_f32(vmulq_f32(x.v, first), second)};
+}
+
+inline float reduce_add(Vec x) {  // not vaddvq_f32, which adds neighbours first
+  const float32x2_t s = vadd_f32(vget_low_f32(x.v), vget_high_f32(x.v));
+  return vget_lane_f32(vpadd_f32(s, s), 0);
+}
+inline float reduce_max(Vec x) { return vmaxvq_f32(x.v); }
+
+// Four consecutive floats from each of kLanes rows, turned into four vectors of one float per row.
+inline void load_transposed(const float* p, ptrdiff_t stride, Vec columns[4]) {
+  const float32x4_t row0 = vld1q_f32(p);
+  const float32x4_t row1 = vld1q_f32(p + stride);
+  const float32x4_t row2 = vld1q_f32(p + 2 * stride);
+  const float32x4_t row3 = vld1q_f32(p + 3 * stride);
+  const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(row0, row1));
+  const float64x2_t b = vreinterpretq_f64_f32(vtrn2q_f32(row0, row1));
+  const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(row2, row3));
+  const float64x2_t d = vreinterpretq_f64_f32(vtrn2q_f32(row2, row3));
+  columns[0] = {vreinterpretq_f32_f64(vtrn1q_f64(a, c))};
+  columns[1] = {vreinterpretq_f32_f64(vtrn1q_f64(b, d))};
+  columns[2] = {vreinterpretq_f32_f64(vtrn2q_f64(a, c))};
+  columns[3] = {vreinterpretq_f32_f64(vtrn2q_f64(b, d))};
+}
+
+}  // namespace squeezebert::SQUEEZEBERT_UNIT

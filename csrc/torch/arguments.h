@@ -48,8 +48,9 @@ struct LinearNames {
   Argument groups;
 };
 
-/// A packed weight and its bias.
+/// A packed weight, what it is packed as, and its bias.
 struct Linear {
+  squeezebert_format format;
   Tensor packed_owner;
   Tensor bias_owner;
   squeezebert_linear view;

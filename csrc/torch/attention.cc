@@ -11,12 +11,16 @@ namespace squeezebert::torch_ops {
 namespace {
 
 squeezebert_attention_shape Shape(const Sequences& queries, const Sequences& keys, int64_t num_heads, int64_t channels,
-                                  std::optional<double> scale) {
+                                  std::optional<double> scale, squeezebert_format format) {
   const int64_t head_size = channels / num_heads;
-  return {queries.count(),     queries.offsets.data(),
-          keys.offsets.data(), num_heads,
-          head_size,           static_cast<float>(scale.value_or(1.0 / std::sqrt(static_cast<double>(head_size)))),
-          SQUEEZEBERT_FLOAT32};
+  return {.sequences = queries.count(),
+          .query_offsets = queries.offsets.data(),
+          .key_offsets = keys.offsets.data(),
+          .heads = num_heads,
+          .head_size = head_size,
+          .scale = static_cast<float>(scale.value_or(1.0 / std::sqrt(static_cast<double>(head_size)))),
+          .key_format = format,
+          .value_format = format};
 }
 
 /// `tensor` has query's rank, its number of sequences and its channels.
@@ -46,7 +50,7 @@ Tensor Attention(const Tensor& query, const Tensor& key, const Tensor& value, in
   Tensor output = EmptyRows(query, channels);
   if (queries.rows.rows == 0) return output;
   if (keys.rows.rows == 0) return torch::stable::zero_(output);  // nothing to attend to: an empty sum
-  const squeezebert_attention_shape shape = Shape(queries, keys, num_heads, channels, scale);
+  const squeezebert_attention_shape shape = Shape(queries, keys, num_heads, channels, scale, SQUEEZEBERT_FLOAT32);
   CheckStatus(op, squeezebert_attention(ThreadContext(op), &shape, queries.rows.data, queries.rows.stride,
                                         keys.rows.data, keys.rows.stride, values.data, values.stride,
                                         checked_mask.get(), output.mutable_data_ptr<float>(), channels));
@@ -75,7 +79,7 @@ Tensor GroupedQkvAttention(const Tensor& input, const Tensor& query_weight, cons
   const Mask checked_mask = AsSelfMask(op, mask, cu_seqlens, input, sequences.count(), num_heads);
   Tensor output = EmptyRows(input, channels);
   if (rows.rows == 0) return output;
-  const squeezebert_attention_shape shape = Shape(sequences, sequences, num_heads, channels, scale);
+  const squeezebert_attention_shape shape = Shape(sequences, sequences, num_heads, channels, scale, query.format);
   CheckStatus(op, squeezebert_grouped_qkv_attention(ThreadContext(op), &shape, rows.data, rows.stride, &query.view,
                                                     &key.view, &value.view, checked_mask.get(),
                                                     output.mutable_data_ptr<float>(), channels));

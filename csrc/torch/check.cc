@@ -4,15 +4,15 @@
 
 #include <stdexcept>
 
+#include "bindings/layout.h"
+
 namespace squeezebert::torch_ops {
 namespace {
 
-constexpr int64_t kTensorsPerLayer = 16;
-
 std::string Text(const Argument& argument) {
   if (argument.index < 0) return argument.name;
-  return "params[" + std::to_string(argument.index) + "] (layer " + std::to_string(argument.index / kTensorsPerLayer) +
-         ", " + argument.name + ")";
+  return "params[" + std::to_string(argument.index) + "] (layer " +
+         std::to_string(argument.index / bindings::kTensorsPerLayer) + ", " + argument.name + ")";
 }
 
 std::string DtypeName(ScalarType dtype) {

@@ -1,6 +1,7 @@
 // encoder_layer, encoder.
 #include <torch/csrc/stable/ops.h>
 
+#include "bindings/layout.h"
 #include "torch/arguments.h"
 #include "torch/context.h"
 #include "torch/operators.h"
@@ -8,7 +9,7 @@
 namespace squeezebert::torch_ops {
 namespace {
 
-constexpr int64_t kTensorsPerLayer = 16;
+using bindings::kTensorsPerLayer;
 
 // The 16 tensors of a layer, in Hugging Face's order.
 constexpr const char* kParamNames[kTensorsPerLayer] = {"query.weight",
@@ -49,8 +50,16 @@ class Layers {
       const Linear& intermediate = AddLinear(first, 10, 4, channels, /*out_channels=*/std::nullopt);
       const Linear& output = AddLinear(first, 12, 5, intermediate.out_channels, channels);
       const LayerNorm& output_norm = AddLayerNorm(first, 14, channels);
-      views_.push_back({query.view, key.view, value.view, post_attention.view, post_attention_norm.view,
-                        intermediate.view, output.view, output_norm.view});
+      views_.push_back({.query = query.view,
+                        .key = key.view,
+                        .value = value.view,
+                        .post_attention = post_attention.view,
+                        .post_attention_layer_norm = post_attention_norm.view,
+                        .intermediate = intermediate.view,
+                        .output = output.view,
+                        .output_layer_norm = output_norm.view,
+                        .key_format = query.format,
+                        .value_format = query.format});
     }
   }
 
@@ -108,7 +117,10 @@ Tensor Run(const char* op, const Tensor& input, const std::vector<Tensor>& param
   Tensor output = first_token_only ? torch::stable::new_empty(input, {sequences.count(), rows.channels})
                                    : EmptyRows(input, rows.channels);
   if (rows.rows == 0) return output;
-  const squeezebert_encoder_shape shape{sequences.count(), sequences.offsets.data(), num_heads, first_token_only};
+  const squeezebert_encoder_shape shape{.sequences = sequences.count(),
+                                        .cu_seqlens = sequences.offsets.data(),
+                                        .heads = num_heads,
+                                        .first_token_only = first_token_only};
   CheckStatus(op, squeezebert_encoder(ThreadContext(op), &shape, layers.data(), layers.count(), rows.data, rows.stride,
                                       checked_mask.get(), output.mutable_data_ptr<float>(), rows.channels));
   return output;

@@ -2,30 +2,13 @@
 
 #include <limits>
 
+#include "bindings/layout.h"
 #include "torch/arguments.h"
 
 namespace squeezebert::torch_ops {
 namespace {
 
 constexpr int64_t kMaxOffset = std::numeric_limits<int32_t>::max();
-
-/// The distance between consecutive rows, when all leading dimensions lie one distance apart; nothing otherwise.
-std::optional<int64_t> RowStride(const Tensor& tensor) {
-  const auto sizes = tensor.sizes();
-  const auto strides = tensor.strides();
-  const int64_t last = tensor.dim() - 1;
-  const int64_t channels = sizes[last];
-  if (channels != 1 && strides[last] != 1) return std::nullopt;
-  int64_t rows = 1, stride = channels;
-  for (int64_t d = last - 1; d >= 0; --d) {
-    if (sizes[d] == 1) continue;
-    if (rows == 1) stride = strides[d];
-    if (strides[d] != stride * rows) return std::nullopt;
-    rows *= sizes[d];
-  }
-  if (stride < channels) return std::nullopt;  // expanded or overlapping rows
-  return stride;
-}
 
 int64_t RowCount(const Tensor& tensor) {
   int64_t rows = 1;
@@ -45,15 +28,7 @@ std::vector<int32_t> AsOffsets(const Argument& argument, const Tensor& cu_seqlen
   const Tensor contiguous = torch::stable::contiguous(cu_seqlens);
   const int32_t* data = contiguous.const_data_ptr<int32_t>();
   std::vector<int32_t> offsets(data, data + contiguous.numel());
-  if (offsets[0] != 0) Fail(argument, "the first offset to be 0", std::to_string(offsets[0]));
-  for (size_t i = 1; i < offsets.size(); ++i) {
-    if (offsets[i] < offsets[i - 1])
-      Fail(argument, "offsets that never decrease",
-           std::to_string(offsets[i - 1]) + " then " + std::to_string(offsets[i]) + " at index " + std::to_string(i));
-  }
-  if (offsets.back() != tokens)
-    Fail(argument, "the last offset to be the " + std::to_string(tokens) + " tokens of input",
-         std::to_string(offsets.back()));
+  if (const auto wrong = bindings::CheckOffsets(offsets, tokens)) Fail(argument, wrong->expected, wrong->got);
   return offsets;
 }
 
@@ -65,7 +40,8 @@ Rows AsRows(const Argument& argument, const Tensor& tensor) {
   const int64_t channels = tensor.size(tensor.dim() - 1);
   if (channels == 0) Fail(argument, "at least one channel", Describe(tensor));
   CheckTokenCount(argument, RowCount(tensor));  // before a copy of expanded rows asks for the memory
-  const std::optional<int64_t> stride = RowStride(tensor);
+  const auto strides = tensor.strides();
+  const std::optional<int64_t> stride = bindings::RowStride(Sizes(tensor), {strides.begin(), strides.end()});
   const Tensor owner = stride.has_value() ? tensor : torch::stable::contiguous(tensor);
   return {owner, owner.const_data_ptr<float>(), RowCount(tensor), channels, stride.value_or(channels)};
 }
@@ -82,9 +58,8 @@ Sequences AsSequences(const Argument& argument, const Tensor& tensor) {
   const int64_t count = tensor.dim() == 3 ? tensor.size(0) : 1;
   const int64_t length = tensor.size(tensor.dim() - 2);
   CheckTokenCount(argument, count);
-  Sequences sequences{AsRows(argument, tensor), std::vector<int32_t>(static_cast<size_t>(count) + 1)};
-  for (int64_t s = 0; s <= count; ++s) sequences.offsets[s] = static_cast<int32_t>(s * length);
-  return sequences;
+  Rows rows = AsRows(argument, tensor);  // and so no more tokens than offsets can count
+  return {std::move(rows), bindings::EqualOffsets(count, length)};
 }
 
 Sequences AsSequences(const Argument& argument, const Tensor& tensor, const std::optional<Tensor>& cu_seqlens) {

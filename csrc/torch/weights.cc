@@ -44,10 +44,13 @@ squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& g
   return {out_channels, weight.size(1) * groups, groups, size};
 }
 
+squeezebert_format FormatOf(const Tensor& weight) {
+  return weight.scalar_type() == ScalarType::Half ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
+}
+
 Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape) {
   size_t bytes = 0;
-  const squeezebert_dtype dtype = weight.scalar_type() == ScalarType::Half ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
-  CheckStatus(op, squeezebert_packed_size(&shape, dtype, &bytes));
+  CheckStatus(op, squeezebert_packed_size(&shape, FormatOf(weight), &bytes));
   const auto out_channels = static_cast<size_t>(shape.out_channels);
   const size_t bytes_per_channel = (bytes + out_channels - 1) / out_channels;
   const size_t total = bytes_per_channel * out_channels;
@@ -56,13 +59,13 @@ Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_co
   auto* data = packed.mutable_data_ptr<uint8_t>();
   std::memset(data + bytes, 0, total - bytes);
   const Tensor plain = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
-  CheckStatus(op, squeezebert_pack(&shape, dtype, plain.const_data_ptr<float>(), data, total));
+  CheckStatus(op, squeezebert_pack(&shape, FormatOf(weight), plain.const_data_ptr<float>(), data, total));
   return packed;
 }
 
-/// A packed weight, contiguous, after checking that it is the layer that the call asks for.
+/// A packed weight, contiguous, and its format, after checking that it is the layer that the call asks for.
 Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t groups, int64_t in_channels,
-                     KernelSize kernel_size) {
+                     KernelSize kernel_size, squeezebert_format* format) {
   const Argument& name = names.weight;
   if (weight.dim() != 2 || weight.numel() == 0)
     Fail(name, "a packed weight [out_channels, bytes_per_channel]", Describe(weight));
@@ -71,7 +74,7 @@ Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t gro
   if (reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % alignof(float) != 0) packed = torch::stable::clone(packed);
   squeezebert_conv_shape shape{};
   const squeezebert_status status =
-      squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape, nullptr);
+      squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape, format);
   if (status == SQUEEZEBERT_BAD_PACK)
     Fail(name, "a weight packed by pack_grouped_conv1x1 or pack_grouped_conv1d for the ISA in use",
          Describe(weight) + ": " + squeezebert_last_error());
@@ -102,11 +105,12 @@ Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optio
                 int64_t in_channels, KernelSize kernel_size) {
   Linear linear;
   if (weight.is_cpu() && weight.scalar_type() == ScalarType::Byte) {
-    linear.packed_owner = CheckedPacked(names, weight, groups, in_channels, kernel_size);
+    linear.packed_owner = CheckedPacked(names, weight, groups, in_channels, kernel_size, &linear.format);
   } else {
     const squeezebert_conv_shape shape =
         PlainShape(names.weight, names.groups, weight, groups, kernel_size, in_channels);
     linear.packed_owner = PackContiguous(names.weight.op, weight, shape);
+    linear.format = FormatOf(weight);
   }
   linear.out_channels = weight.size(0);
   linear.view = {linear.packed_owner.const_data_ptr(), static_cast<size_t>(linear.packed_owner.numel()), nullptr};

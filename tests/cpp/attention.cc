@@ -29,7 +29,8 @@ struct Problem {
             heads,
             head_size,
             scale,
-            g_dtype};
+            g_format,
+            g_format};
   }
 };
 

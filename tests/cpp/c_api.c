@@ -103,8 +103,8 @@ static void test_encoder(void) {
   const squeezebert_layer_norm norm = {ones, zeros, 1e-12f};
   const squeezebert_encoder_shape shape = {3, kSequences, HEADS, 0};
   const squeezebert_encoder_shape first_shape = {2, two_sequences, HEADS, 1};
-  const squeezebert_attention_shape attention = {3,           kSequences,         kSequences, HEADS, CHANNELS / HEADS,
-                                                 0.40824829f, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape attention = {
+      3, kSequences, kSequences, HEADS, CHANNELS / HEADS, 0.40824829f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   squeezebert_context* pool = NULL;
   squeezebert_context* host = NULL;
   int regions = 0;
@@ -115,8 +115,9 @@ static void test_encoder(void) {
   make_layer(&post_attention, CHANNELS, CHANNELS, 1, 40);
   make_layer(&intermediate, WIDE, CHANNELS, GROUPS, 50);
   make_layer(&last, CHANNELS, WIDE, GROUPS, 60);
-  const squeezebert_layer layer = {query.linear, key.linear,          value.linear, post_attention.linear,
-                                   norm,         intermediate.linear, last.linear,  norm};
+  const squeezebert_layer layer = {
+      query.linear,        key.linear,  value.linear, post_attention.linear, norm,
+      intermediate.linear, last.linear, norm,         SQUEEZEBERT_FLOAT32,   SQUEEZEBERT_FLOAT32};
   for (int i = 0; i < CHANNELS; ++i) ones[i] = 1.0f;
   fill(input, TOKENS * CHANNELS, 3);
 

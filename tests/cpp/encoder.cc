@@ -89,23 +89,6 @@ void test_odd_widths() {
   });
 }
 
-// The two orders of the Arm micro-kernel do the same arithmetic.
-void test_orders_agree() {
-#if defined(__aarch64__)
-  const Offsets offsets = {0, 5, 40};
-  const Floats input = random(40 * kChannels, 7);
-  Encoder encoder(kGroups[0], 2);
-  Floats outputs[2];
-  for (const int which : {0, 1}) {
-    OK(squeezebert_force_isa(which ? "neon_a55" : "neon"));
-    encoder.pack();
-    outputs[which] = run(Context(), encoder, offsets, input);
-  }
-  OK(squeezebert_force_isa(nullptr));
-  CHECK(same_bits(outputs[0], outputs[1]));
-#endif
-}
-
 void test_same_bits() {
   const Offsets offsets = {0, 1, 30, 44, 46, 140};
   const Floats input = random(140 * kChannels, 3);
@@ -181,7 +164,6 @@ void test_not_finite() {
 int main() {
   test_exact();
   test_odd_widths();
-  test_orders_agree();
   test_same_bits();
   test_nothing();
   test_not_finite();

@@ -82,13 +82,14 @@ void test_isa() {
   double gflops = -1.0;
   REFUSED(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.1, nullptr), kInvalid,
           "gflops: expected where to put the rate, got NULL");
-  const auto neither = static_cast<squeezebert_dtype>(2);
-  const std::string dtypes = "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got 2";
-  REFUSED(squeezebert_measure_peak(neither, 0.01, &gflops), kInvalid, dtypes);
+  const auto neither = static_cast<squeezebert_format>(2);
+  const std::string formats = "format: expected a squeezebert_format, 0 to 1, got 2";
+  CHECK(squeezebert_format_name(neither) == nullptr);
+  REFUSED(squeezebert_measure_peak(neither, 0.01, &gflops), kInvalid, formats);
   const char* kernels = "unchanged";
-  REFUSED(squeezebert_active_kernels(neither, &kernels), kInvalid, dtypes);
+  REFUSED(squeezebert_active_product(neither, &kernels), kInvalid, formats);
   CHECK(kernels == nullptr);
-  REFUSED(squeezebert_active_kernels(SQUEEZEBERT_FLOAT16, nullptr), kInvalid,
+  REFUSED(squeezebert_active_product(SQUEEZEBERT_FLOAT16, nullptr), kInvalid,
           "name: expected where to put the name, got NULL");
   REFUSED(squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.0, &gflops), kInvalid,
           "seconds: expected more than 0 and at most 60, got 0");
@@ -131,10 +132,10 @@ void test_pack() {
           "groups: expected a divisor of 8 input and 8 output channels, got -9223372036854775808");
   refused({8, 8, 1, 2}, "kernel_size: expected an odd number, got 2");
   refused({8, 8, 1, -1}, "kernel_size: expected an odd number, got -1");
-  refused({INT32_MAX, INT32_MAX, 1, 1}, "shape: the weight has more than 2^56 elements");
+  refused({INT32_MAX, INT32_MAX, 1, 1}, "shape: the weight has more than 2^55 elements");
   const squeezebert_conv_shape shape = {8, 8, 1, 1};
-  REFUSED(squeezebert_packed_size(&shape, static_cast<squeezebert_dtype>(2), &bytes), kInvalid,
-          "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got 2");
+  REFUSED(squeezebert_packed_size(&shape, static_cast<squeezebert_format>(2), &bytes), kInvalid,
+          "format: expected a squeezebert_format, 0 to 1, got 2");
   REFUSED(squeezebert_packed_size(nullptr, SQUEEZEBERT_FLOAT32, &bytes), kInvalid,
           "shape, bytes: expected both, got NULL");
   REFUSED(squeezebert_packed_size(&shape, SQUEEZEBERT_FLOAT32, nullptr), kInvalid,
@@ -258,7 +259,7 @@ void test_attention() {
     return squeezebert_attention(context, shape, x.data(), stride, key ? key : x.data(), kChannels, x.data(), kChannels,
                                  mask, output.data(), kChannels);
   };
-  const squeezebert_attention_shape good = {1, offsets, offsets, 4, 6, 1.0f, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape good = {1, offsets, offsets, 4, 6, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   const auto with = [&](auto squeezebert_attention_shape::* field, auto value) {
     squeezebert_attention_shape shape = good;
     shape.*field = value;
@@ -268,9 +269,11 @@ void test_attention() {
   const Shape late_queries = with(&Shape::query_offsets, late), late_keys = with(&Shape::key_offsets, late);
   const Shape no_heads = with(&Shape::heads, 0), no_size = with(&Shape::head_size, -6);
   const Shape huge = with(&Shape::heads, INT64_MAX);
-  const Shape no_dtype = with(&Shape::dtype, static_cast<squeezebert_dtype>(2));
+  const Shape no_key_format = with(&Shape::key_format, static_cast<squeezebert_format>(2));
+  const Shape no_value_format = with(&Shape::value_format, static_cast<squeezebert_format>(-1));
   REFUSED(run(nullptr), kInvalid, "shape: expected a shape, got NULL");
-  REFUSED(run(&no_dtype), kInvalid, "dtype: expected SQUEEZEBERT_FLOAT32 or SQUEEZEBERT_FLOAT16, got 2");
+  REFUSED(run(&no_key_format), kInvalid, "key_format: expected a squeezebert_format, 0 to 1, got 2");
+  REFUSED(run(&no_value_format), kInvalid, "value_format: expected a squeezebert_format, 0 to 1, got -1");
   REFUSED(run(&late_queries), kInvalid, "query_offsets: expected the first offset to be 0, got 2");
   REFUSED(run(&late_keys), kInvalid, "key_offsets: expected the first offset to be 0, got 2");
   REFUSED(run(&no_heads), kInvalid, "heads: expected at least one head of at least one channel, got 0 heads of 6");
@@ -418,7 +421,8 @@ void test_out_of_memory() {
   const Conv conv = packed(4, 4, 1);
   const squeezebert_linear layer = conv.linear();
   const int32_t queries[] = {0, 1}, keys[] = {0, INT32_MAX};
-  const squeezebert_attention_shape shape = {1, queries, keys, 1, 1 << 24, 1.0f, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {
+      1, queries, keys, 1, 1 << 24, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   const Floats x(4);
   Floats y(4);
   // Refused before a row is read, so that the rows need not exist.

@@ -19,9 +19,9 @@ constexpr double kHalfRoundoff = 0x1p-11;
 // Of products and sums.
 inline double unit_roundoff() { return multiplies_half() ? kHalfRoundoff : kFloatRoundoff; }
 
-// A number as g_dtype stores it: with float16 the nearest of those, which are at least 2^-24 apart.
+// A number as g_format stores it: with float16 the nearest of those, which are at least 2^-24 apart.
 inline double stored(double x) {
-  if (g_dtype == SQUEEZEBERT_FLOAT32 || !std::isfinite(x) || x == 0.0) return x;
+  if (g_format == SQUEEZEBERT_FLOAT32 || !std::isfinite(x) || x == 0.0) return x;
   const double step = ldexp(1.0, std::max(ilogb(x) - 10, -24));
   const double rounded = nearbyint(x / step) * step;
   return fabs(rounded) < 65520.0 ? rounded : copysign(INFINITY, rounded);
@@ -31,7 +31,7 @@ inline double stored(double x) {
 // as down, so they add up like the square root of their number; 4 leaves a dozen standard deviations.
 // With float16, attention rounds keys and values that are results themselves, on every ISA.
 inline double bound(int64_t terms, double size = 1.0) {
-  const double roundoff = g_dtype == SQUEEZEBERT_FLOAT16 ? kHalfRoundoff : kFloatRoundoff;
+  const double roundoff = g_format == SQUEEZEBERT_FLOAT16 ? kHalfRoundoff : kFloatRoundoff;
   return (2.0 + 4.0 * sqrt(static_cast<double>(terms))) * roundoff * size;
 }
 
@@ -155,7 +155,7 @@ inline Doubles exact_layer(const EncoderLayer& layer, const Offsets& offsets, in
   const int64_t head_size = layer.query.shape.out_channels / heads;
   const squeezebert_attention_shape shape = {
       static_cast<int64_t>(offsets.size()) - 1,    offsets.data(), offsets.data(), heads, head_size,
-      1.0f / sqrtf(static_cast<float>(head_size)), g_dtype};
+      1.0f / sqrtf(static_cast<float>(head_size)), g_format,       g_format};
   const Doubles context = exact_attention(shape, exact_conv(layer.query, x).values, exact_conv(layer.key, x).values,
                                           exact_conv(layer.value, x).values, mask);
   const Doubles middle =

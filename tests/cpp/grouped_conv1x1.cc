@@ -100,7 +100,7 @@ void test_overflow() {
   const Floats input = {0.5f, -0.25f};
   for_each_kernels([&] {
     conv.pack();
-    const bool half = g_dtype == SQUEEZEBERT_FLOAT16;
+    const bool half = g_format == SQUEEZEBERT_FLOAT16;
     const Floats got = run(Context(), kPlain, conv, input, {}, 2);
     check(kPlain, conv, got, input, {});
     CHECK(got[0] == 32752.0f && std::isinf(got[2]) == half && std::isinf(got[7]) == half);

@@ -17,8 +17,14 @@ struct Projections {
 Floats run(squeezebert_context* context, const Projections& p, const Offsets& offsets, const Floats& input,
            const squeezebert_mask* mask = nullptr) {
   const int64_t out = p.query.shape.out_channels;
-  const squeezebert_attention_shape shape = {
-      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, out / kHeads, 0.4f, g_dtype};
+  const squeezebert_attention_shape shape = {static_cast<int64_t>(offsets.size()) - 1,
+                                             offsets.data(),
+                                             offsets.data(),
+                                             kHeads,
+                                             out / kHeads,
+                                             0.4f,
+                                             g_format,
+                                             g_format};
   const squeezebert_linear query = p.query.linear(), key = p.key.linear(), value = p.value.linear();
   const Matrix x(input, kIn, 1);
   Matrix y(x.rows(), out, 2);
@@ -41,7 +47,7 @@ void test_groups() {
       const Doubles query = exact_conv(p.query, x).values, key = exact_conv(p.key, x).values,
                     value = exact_conv(p.value, x).values;
       const squeezebert_attention_shape shape = {4,    offsets.data(), offsets.data(), kHeads, out / kHeads,
-                                                 0.4f, g_dtype};
+                                                 0.4f, g_format,       g_format};
       for_each_kernels([&] {
         for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
         for (const squeezebert_mask* given : {static_cast<const squeezebert_mask*>(nullptr), &mask}) {
@@ -72,7 +78,7 @@ void test_lengths() {
     const Doubles x = widen(input);
     for_each_kernels([&] {
       const squeezebert_attention_shape shape = {34,   offsets.data(), offsets.data(), kHeads, kOut / kHeads,
-                                                 0.4f, g_dtype};
+                                                 0.4f, g_format,       g_format};
       const Doubles expected = exact_attention(shape, exact_conv(p.query, x).values, exact_conv(p.key, x).values,
                                                exact_conv(p.value, x).values, nullptr);
       for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
@@ -119,8 +125,14 @@ void check_steps(const Offsets& offsets) {
   const int64_t tokens = offsets.back(), groups[] = {3, 3, 3};
   Projections p(kOut, groups);
   const Floats input = random(tokens * kIn, 9);
-  const squeezebert_attention_shape shape = {
-      static_cast<int64_t>(offsets.size()) - 1, offsets.data(), offsets.data(), kHeads, kOut / kHeads, 0.4f, g_dtype};
+  const squeezebert_attention_shape shape = {static_cast<int64_t>(offsets.size()) - 1,
+                                             offsets.data(),
+                                             offsets.data(),
+                                             kHeads,
+                                             kOut / kHeads,
+                                             0.4f,
+                                             g_format,
+                                             g_format};
   const Context context;
   Floats projected[3], expected(static_cast<size_t>(tokens * kOut));
   Conv* const convs[] = {&p.query, &p.key, &p.value};

@@ -72,7 +72,7 @@ void test_mask(const Reserved& far_mask) {
   constexpr int64_t kQueries = 2, kKeys = 5;
   const Floats x = random(kKeys * 8, 3), near = random(kQueries * kKeys, 4);
   const int32_t queries[] = {0, kQueries}, keys[] = {0, kKeys};
-  const squeezebert_attention_shape shape = {1, queries, keys, 2, 4, 0.5f, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {1, queries, keys, 2, 4, 0.5f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   far_mask.put_rows(near, kKeys, kStride);
   for_each_isa([&] {
     Floats expected(kQueries * 8), got(kQueries * 8);

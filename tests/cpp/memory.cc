@@ -159,7 +159,8 @@ void test_steady_state() {
                            wide_kernel = taps.linear();
   const squeezebert_layer_norm norm = layer.output_norm.get();
   const Offsets offsets = {0, 9, 9, 30, kTokens}, full = {0, 9, 30, kTokens};
-  const squeezebert_attention_shape shape = {4, offsets.data(), offsets.data(), 2, 64, 0.125f, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {4,  offsets.data(), offsets.data(),      2,
+                                             64, 0.125f,         SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   const Floats x = random(kTokens * kChannels, 1);
   const std::vector<int64_t> ids(kTokens, 3);
   const squeezebert_embeddings tables = {x.data(), 10, x.data(), 10, x.data(), 2, kChannels, norm};

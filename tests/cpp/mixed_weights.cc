@@ -1,24 +1,31 @@
 // Layers whose weights are float32 and float16 in any mixture: an encoder, and each block of it, has the bits of
-// single operators run one after the other, each with the dtype of its own weight.
+// single operators run one after the other, each with the format of its own weight.
 #include "support.h"
 
 namespace {
 
 using namespace tests;
 
-// A quarter of the channels is more than one panel of neon's and less than one of neon_hp's.
+// A quarter of the channels is more than one panel of float32_neon's and less than one of float16_neon_fp16's.
 constexpr int64_t kChannels = 48, kWide = 52, kHeads = 4, kHeadSize = kChannels / kHeads;
 constexpr int kMixtures = 1 << 6;
 
-// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th float16.
+squeezebert_format format_of(int mixture, int i) {
+  return mixture >> i & 1 ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
+}
+
+// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th float16. Keys and values are
+// packed by the bits of the query's and the intermediate weight, so that theirs differ too.
 void pack(EncoderLayer& layer, int mixture) {
+  layer.key_format = format_of(mixture, 0);
+  layer.value_format = format_of(mixture, 4);
   for (Conv* conv :
        {&layer.query, &layer.key, &layer.value, &layer.post_attention, &layer.intermediate, &layer.output}) {
-    g_dtype = mixture & 1 ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
+    g_format = format_of(mixture, 0);
     conv->pack();
     mixture >>= 1;
   }
-  g_dtype = SQUEEZEBERT_FLOAT32;
+  g_format = SQUEEZEBERT_FLOAT32;
 }
 
 Floats convolve(const Conv& conv, const Floats& x, bool gelu = false) {
@@ -42,13 +49,8 @@ Floats convolve_add_layer_norm(const Conv& conv, const Norm& norm, const Floats&
 }
 
 squeezebert_attention_shape attention_shape(const Offsets& offsets, int mixture) {
-  return {static_cast<int64_t>(offsets.size()) - 1,
-          offsets.data(),
-          offsets.data(),
-          kHeads,
-          kHeadSize,
-          1.0f / sqrtf(static_cast<float>(kHeadSize)),
-          mixture & 1 ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32};  // as the query's weight
+  return {static_cast<int64_t>(offsets.size()) - 1,    offsets.data(),        offsets.data(),       kHeads, kHeadSize,
+          1.0f / sqrtf(static_cast<float>(kHeadSize)), format_of(mixture, 0), format_of(mixture, 4)};
 }
 
 // Step by step.
@@ -111,7 +113,18 @@ void check_encoder(const EncoderLayer (&layers)[2], const Offsets& offsets, cons
   }
 }
 
-// Groups that line up, which run fused where the dtypes let them, and groups that do not. Sevens make every mixture of
+// Every product of float16, each with that of float32 which its ISA uses.
+void for_each_pair_of_products(const std::function<void()>& body) {
+  g_format = SQUEEZEBERT_FLOAT16;
+  for_each_isa([&] {
+    g_format = SQUEEZEBERT_FLOAT32;
+    body();
+    g_format = SQUEEZEBERT_FLOAT16;
+  });
+  g_format = SQUEEZEBERT_FLOAT32;
+}
+
+// Groups that line up, which run fused whatever the formats, and groups that do not. Sevens make every mixture of
 // query, key and value, and every one of the other three. The second layer has float16 where the first has float32.
 void test_mixtures() {
   const Offsets offsets = {0, 1, 20, 27};
@@ -121,7 +134,7 @@ void test_mixtures() {
     EncoderLayer layers[] = {{kChannels, kWide, groups, 100}, {kChannels, kWide, groups, 200}};
     for (int mixture = 0; mixture < kMixtures; mixture += 7) {
       const int other = kMixtures - 1 - mixture;
-      for_each_isa([&] {
+      for_each_pair_of_products([&] {
         pack(layers[0], mixture);
         pack(layers[1], other);
         check_blocks(layers[0], mixture, offsets, x);

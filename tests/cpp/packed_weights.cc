@@ -2,7 +2,7 @@
 // ever read.
 #include <string>
 
-#include "support.h"
+#include "exact.h"
 
 namespace {
 
@@ -24,8 +24,8 @@ void test_size() {
       const auto elements = static_cast<double>(shape.out_channels * shape.in_channels / groups);
       for_each_kernels([&] {
         size_t bytes = 0;
-        OK(squeezebert_packed_size(&shape, g_dtype, &bytes));
-        CHECK(static_cast<double>(bytes) <= 1.02 * elements * (g_dtype == SQUEEZEBERT_FLOAT16 ? 2 : 4));
+        OK(squeezebert_packed_size(&shape, g_format, &bytes));
+        CHECK(static_cast<double>(bytes) <= 1.02 * elements * (g_format == SQUEEZEBERT_FLOAT16 ? 2 : 4));
       });
     }
   }
@@ -38,9 +38,9 @@ void test_shape() {
     for_each_kernels([&] {
       conv.pack();
       squeezebert_conv_shape got{};
-      squeezebert_dtype dtype{};
-      OK(squeezebert_packed_shape(conv.packed.data(), conv.packed.size(), &got, &dtype));
-      CHECK(dtype == g_dtype);
+      squeezebert_format format{};
+      OK(squeezebert_packed_shape(conv.packed.data(), conv.packed.size(), &got, &format));
+      CHECK(format == g_format);
       CHECK(got.out_channels == shape.out_channels && got.in_channels == shape.in_channels);
       CHECK(got.groups == shape.groups && got.kernel_size == shape.kernel_size);
       const Bytes first = conv.packed;
@@ -48,7 +48,7 @@ void test_shape() {
       CHECK(conv.packed == first);  // every byte is written, always the same
       // Room to spare is left alone, and a pack with something after it is a pack.
       Bytes larger(first.size() + 9, 0x5a);
-      OK(squeezebert_pack(&shape, g_dtype, conv.weight.data(), larger.data(), larger.size()));
+      OK(squeezebert_pack(&shape, g_format, conv.weight.data(), larger.data(), larger.size()));
       CHECK(std::equal(first.begin(), first.end(), larger.begin()) && larger.back() == 0x5a);
       CHECK(!bad_pack(larger));
     });
@@ -59,11 +59,11 @@ void test_damaged() {
   Conv conv(40, 24, 4, 2);
   for_each_isa([&] {
     conv.pack();
-    for (size_t length = 0; length < conv.packed.size(); length += length < 70 ? 1 : 511) {
+    for (size_t length = 0; length < conv.packed.size(); length += length < 140 ? 1 : 511) {
       CHECK(bad_pack(conv.packed.data(), length));
     }
     CHECK(bad_pack(conv.packed.data(), conv.packed.size() - 1));
-    for (size_t i = 0; i < 64; ++i) {  // the header
+    for (size_t i = 0; i < 128; ++i) {  // the header
       for (const int flip : {1, 0x80}) {
         Bytes damaged = conv.packed;
         damaged[i] = static_cast<unsigned char>(damaged[i] ^ flip);
@@ -84,57 +84,70 @@ void test_forged() {
     Bytes forged = conv.packed;
     memcpy(&forged[offset], &value, size);
     uint64_t hash = 14695981039346656037u;  // FNV-1a
-    for (size_t i = 0; i < 56; ++i) hash = (hash ^ forged[i]) * 1099511628211u;
-    memcpy(&forged[56], &hash, sizeof hash);
+    for (size_t i = 0; i < 120; ++i) hash = (hash ^ forged[i]) * 1099511628211u;
+    memcpy(&forged[120], &hash, sizeof hash);
     return forged;
   };
   for_each_isa([&] {
     conv.pack();
-    CHECK(forge(24, 40, 8) == conv.packed);         // this is where out_channels lies, and how the checksum is made
-    for (const size_t offset : {24, 32, 40, 48}) {  // out_channels, in_channels, groups, kernel_size
+    CHECK(forge(88, 40, 8) == conv.packed);           // this is where out_channels lies, and how the checksum is made
+    for (const size_t offset : {88, 96, 104, 112}) {  // out_channels, in_channels, groups, kernel_size
       for (const int64_t value : {int64_t{0}, int64_t{-1}, int64_t{-4}, INT64_MIN, INT64_MAX, int64_t{1} << 40}) {
         CHECK(bad_pack(forge(offset, value, 8)));
       }
     }
-    CHECK(bad_pack(forge(8, 2, 4)));      // another version
-    CHECK(bad_pack(forge(12, 1000, 4)));  // other panels
-    CHECK(bad_pack(forge(16, 'x', 1)));   // another ISA
-    CHECK(bad_pack(forge(48, 2, 8)));     // an even kernel
-    CHECK(bad_pack(forge(24, 4000, 8)));  // more channels than there are bytes
+    CHECK(bad_pack(forge(8, 3, 4)));      // another version
+    CHECK(bad_pack(forge(12, 2, 4)));     // other numerics
+    CHECK(bad_pack(forge(16, 'x', 1)));   // another product
+    CHECK(bad_pack(forge(48, 77, 4)));    // no format
+    CHECK(bad_pack(forge(52, 1000, 4)));  // other panels
+    CHECK(bad_pack(forge(112, 2, 8)));    // an even kernel
+    CHECK(bad_pack(forge(88, 4000, 8)));  // more channels than there are bytes
   });
 }
 
-// A pack for each ISA, used under each other one. Two ISAs may share their float16 kernels.
-void test_foreign_isa(squeezebert_dtype dtype) {
-  const auto kernels = [](squeezebert_dtype of) {
-    const char* name = nullptr;
-    OK(squeezebert_active_kernels(of, &name));
-    return std::string(name);
-  };
+// A pack for each product, used while each other one is in use for its format.
+void test_foreign_product() {
   const Floats input = random(24, 3);
-  g_dtype = dtype;
-  for (int from = 0; squeezebert_isa_name(from); ++from) {
+  for_each_kernels([&] {
+    const char* name = nullptr;
+    OK(squeezebert_active_product(g_format, &name));
     Conv conv(40, 24, 4, 2);
-    OK(squeezebert_force_isa(squeezebert_isa_name(from)));
     conv.pack();
-    const std::string packed_for = kernels(dtype);
     const squeezebert_linear layer = conv.linear();
-    for (int to = 0; const char* name = squeezebert_isa_name(to); ++to) {
-      OK(squeezebert_force_isa(name));
+    for (int to = 0; const char* other = squeezebert_product_name(to); ++to) {
+      const std::string format = squeezebert_format_name(g_format);
+      if (std::string(other).compare(0, format.size(), format) != 0) continue;
+      OK(squeezebert_force_product(other));
       Floats output(40, 7.0f);
       const squeezebert_status status =
           squeezebert_grouped_conv1x1(Context(), 1, input.data(), 24, &layer, output.data(), 40);
-      const bool own = kernels(dtype) == packed_for;
-      CHECK(status == (own ? SQUEEZEBERT_OK : SQUEEZEBERT_BAD_PACK));
-      if (own) continue;
+      CHECK(status == (other == name ? SQUEEZEBERT_OK : SQUEEZEBERT_BAD_PACK));
+      if (other == name) continue;
       CHECK(output == Floats(40, 7.0f));
-      const std::string error = squeezebert_last_error();
-      CHECK(error.find("layer: expected a weight packed for " + kernels(SQUEEZEBERT_FLOAT32) + " or " +
-                       kernels(SQUEEZEBERT_FLOAT16) + ", got one for " + packed_for + ",") == 0);
+      CHECK(std::string(squeezebert_last_error())
+                .find("layer: expected a weight packed for " + std::string(other) + ", got one for " + name + ",") ==
+            0);
     }
-  }
-  OK(squeezebert_force_isa(nullptr));
-  g_dtype = SQUEEZEBERT_FLOAT32;
+  });
+}
+
+// What was packed comes back, rounded to the format, and packs to the same bytes again.
+void test_unpack() {
+  Conv conv(40, 24, 4, 2, 3);
+  for_each_kernels([&] {
+    conv.pack();
+    Conv again = conv;
+    again.weight.assign(conv.weight.size(), 7.0f);
+    const size_t bytes = again.weight.size() * sizeof(float);
+    OK(squeezebert_unpack(conv.packed.data(), conv.packed.size(), again.weight.data(), bytes));
+    for (size_t i = 0; i < conv.weight.size(); ++i) CHECK(again.weight[i] == stored(conv.weight[i]));
+    again.pack();
+    CHECK(again.packed == conv.packed);
+    CHECK(squeezebert_unpack(conv.packed.data(), conv.packed.size(), again.weight.data(), bytes - 4) ==
+          SQUEEZEBERT_INVALID_ARGUMENT);
+    CHECK(squeezebert_unpack(conv.packed.data(), conv.packed.size(), nullptr, bytes) == SQUEEZEBERT_INVALID_ARGUMENT);
+  });
 }
 
 // Packs come out of files at any offset; floats must lie at theirs.
@@ -168,8 +181,8 @@ int main() {
   test_shape();
   test_damaged();
   test_forged();
-  test_foreign_isa(SQUEEZEBERT_FLOAT32);
-  test_foreign_isa(SQUEEZEBERT_FLOAT16);
+  test_foreign_product();
+  test_unpack();
   test_alignment();
   return check_result();
 }

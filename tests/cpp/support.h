@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "check.h"
@@ -97,7 +98,7 @@ class Matrix {
 };
 
 // What weights are packed as, and attention multiplies: for_each_kernels() sets it.
-inline squeezebert_dtype g_dtype = SQUEEZEBERT_FLOAT32;
+inline squeezebert_format g_format = SQUEEZEBERT_FLOAT32;
 
 // A grouped convolution. Weights shrink with the number of terms, which keeps activations of order 1. pack() before
 // use.
@@ -115,9 +116,9 @@ struct Conv {
 
   void pack() {
     size_t bytes = 0;
-    OK(squeezebert_packed_size(&shape, g_dtype, &bytes));
+    OK(squeezebert_packed_size(&shape, g_format, &bytes));
     packed.assign(bytes, 0xff);
-    OK(squeezebert_pack(&shape, g_dtype, weight.data(), packed.data(), bytes));
+    OK(squeezebert_pack(&shape, g_format, weight.data(), packed.data(), bytes));
   }
 
   squeezebert_linear linear() const { return {packed.data(), packed.size(), bias.empty() ? nullptr : bias.data()}; }
@@ -135,6 +136,7 @@ struct Norm {
 struct EncoderLayer {
   Conv query, key, value, post_attention, intermediate, output;
   Norm post_attention_norm, output_norm;
+  squeezebert_format key_format = SQUEEZEBERT_FLOAT32, value_format = SQUEEZEBERT_FLOAT32;  // pack() sets them
 
   EncoderLayer(int64_t channels, int64_t wide, const int64_t (&groups)[6], uint32_t seed)
       : query(channels, channels, groups[0], seed),
@@ -148,11 +150,19 @@ struct EncoderLayer {
 
   void pack() {
     for (Conv* conv : {&query, &key, &value, &post_attention, &intermediate, &output}) conv->pack();
+    key_format = value_format = g_format;
   }
   squeezebert_layer get() const {
-    return {
-        query.linear(),        key.linear(),    value.linear(),   post_attention.linear(), post_attention_norm.get(),
-        intermediate.linear(), output.linear(), output_norm.get()};
+    return {.query = query.linear(),
+            .key = key.linear(),
+            .value = value.linear(),
+            .post_attention = post_attention.linear(),
+            .post_attention_layer_norm = post_attention_norm.get(),
+            .intermediate = intermediate.linear(),
+            .output = output.linear(),
+            .output_layer_norm = output_norm.get(),
+            .key_format = key_format,
+            .value_format = value_format};
   }
 };
 
@@ -195,32 +205,41 @@ inline Floats on_every_host(const std::function<Floats(squeezebert_context*)>& c
   return expected;
 }
 
-// Runs `body` on every ISA that this CPU has, and says on which a check failed.
+// Forces the ISA of a product too: FORMAT_ISA or FORMAT_ISA_KIND is its name.
+inline void force_product(const std::string& name) {
+  const size_t end_of_format = name.find('_') + 1, end_of_isa = name.find('_', end_of_format);
+  OK(squeezebert_force_isa(name.substr(end_of_format, end_of_isa - end_of_format).c_str()));
+  OK(squeezebert_force_product(name.c_str()));
+}
+
+// Runs `body` with every product of g_format that this CPU has, on its ISA, and says with which a check failed.
 inline void for_each_isa(const std::function<void()>& body) {
-  for (int i = 0; const char* name = squeezebert_isa_name(i); ++i) {
+  const std::string format = std::string(squeezebert_format_name(g_format)) + "_";
+  for (int i = 0; const char* name = squeezebert_product_name(i); ++i) {
+    if (std::string(name).find(format) != 0) continue;
     const int before = check_failures;
-    OK(squeezebert_force_isa(name));
+    force_product(name);
     body();
     if (check_failures > before) fprintf(stderr, "(the above with %s)\n", name);
+    OK(squeezebert_force_product(nullptr));
   }
   OK(squeezebert_force_isa(nullptr));
 }
 
-// The same for float32 and float16 weights.
+// The same for every format.
 inline void for_each_kernels(const std::function<void()>& body) {
-  for_each_isa(body);
-  g_dtype = SQUEEZEBERT_FLOAT16;
-  const int before = check_failures;
-  for_each_isa(body);
-  if (check_failures > before) fprintf(stderr, "(the above with float16 weights)\n");
-  g_dtype = SQUEEZEBERT_FLOAT32;
+  for (int format = 0; squeezebert_format_name(static_cast<squeezebert_format>(format)); ++format) {
+    g_format = static_cast<squeezebert_format>(format);
+    for_each_isa(body);
+  }
+  g_format = SQUEEZEBERT_FLOAT32;
 }
 
-// Whether the kernels in use for g_dtype round what they multiply to float16, and add it up there.
+// Whether the product in use for g_format rounds what it multiplies to float16, and adds it up there.
 inline bool multiplies_half() {
   const char* name = "";
-  OK(squeezebert_active_kernels(g_dtype, &name));
-  return strcmp(name, "neon_hp") == 0;
+  OK(squeezebert_active_product(g_format, &name));
+  return strcmp(name, "float16_neon_fp16") == 0;
 }
 
 }  // namespace tests

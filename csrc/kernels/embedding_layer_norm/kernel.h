@@ -4,8 +4,10 @@
 #pragma once
 
 #include "kernels/layer_norm/kernel.h"
+#include "kernels/rows.h"
+#include "simd/row.h"
 
-namespace squeezebert::SQUEEZEBERT_ISA {
+namespace squeezebert::SQUEEZEBERT_UNIT {
 
 inline void embedding_layer_norm(const EmbeddingArgs& a) {
   for (int64_t r = 0; r < a.rows; ++r) {
@@ -20,4 +22,4 @@ inline void embedding_layer_norm(const EmbeddingArgs& a) {
   }
 }
 
-}  // namespace squeezebert::SQUEEZEBERT_ISA
+}  // namespace squeezebert::SQUEEZEBERT_UNIT

@@ -6,46 +6,11 @@
 
 #include <math.h>
 
-#include "kernels/kernels.h"
+#include "kernels/rows.h"
 #include "simd/hot_loop.h"
+#include "simd/row.h"
 
-namespace squeezebert::SQUEEZEBERT_ISA {
-
-inline Vec load_some(const float* p, int n) { return n == Vec::kLanes ? load(p) : load_partial(p, n); }
-inline void store_some(float* p, Vec x, int n) {
-  if (n == Vec::kLanes) {
-    store(p, x);
-  } else {
-    store_partial(p, x, n);
-  }
-}
-
-// Calls body(first channel, count) for every vector of a row; count is kLanes for all but perhaps the last.
-template <class Body>
-inline __attribute__((always_inline)) void for_each_vector(int64_t channels, const Body& body) {
-  int64_t c = 0;
-  for (; c + Vec::kLanes <= channels; c += Vec::kLanes) body(c, Vec::kLanes);
-  if (c < channels) body(c, static_cast<int>(channels - c));
-}
-
-// Four partial sums hide the latency of the add (4 cycles at two a cycle on current x86). Position in the row alone
-// decides which lane and which partial sum takes an element, so the order of the sum is the same everywhere.
-template <class Name, class Term>
-inline __attribute__((always_inline)) float sum_over(const Name& name, int64_t channels, const Term& term) {
-  constexpr int kLanes = Vec::kLanes;
-  Vec sums[4] = {zero(), zero(), zero(), zero()};
-  int64_t c = 0;
-  for (; c + 4 * kLanes <= channels; c += 4 * kLanes) {
-#pragma GCC unroll 4
-    for (int u = 0; u < 4; ++u) sums[u] = term(c + u * kLanes, kLanes, sums[u]);
-    sums[3] = name(sums[3]);
-  }
-  for (int u = 0; c < channels; c += kLanes, ++u) {
-    const int64_t left = channels - c;
-    sums[u] = term(c, static_cast<int>(left < kLanes ? left : kLanes), sums[u]);
-  }
-  return reduce_add((sums[0] + sums[1]) + (sums[2] + sums[3]));
-}
+namespace squeezebert::SQUEEZEBERT_UNIT {
 
 inline void layer_norm_row(const float* x, const float* weight, const float* bias, float epsilon, int64_t channels,
                            float* y) {
@@ -79,4 +44,4 @@ inline void layer_norm(const LayerNormArgs& a) {
   }
 }
 
-}  // namespace squeezebert::SQUEEZEBERT_ISA
+}  // namespace squeezebert::SQUEEZEBERT_UNIT

@@ -1,0 +1,26 @@
+#include "isa/cpu.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+namespace squeezebert {
+
+namespace {
+
+bool has_f16c() {  // clang before 18 does not let one ask __builtin_cpu_supports for it
+  unsigned eax, ebx, ecx, edx;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
+}
+
+}  // namespace
+
+// __builtin_cpu_supports also asks the operating system whether it saves the registers.
+bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") && has_avx2();
+}
+
+bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
+
+}  // namespace squeezebert
+#endif

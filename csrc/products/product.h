@@ -1,0 +1,90 @@
+// A product as the engine sees it: rows of float32 times a packed right side, in one number format on one instruction
+// set. Plain structs of arguments and one table of functions per product; no vector type appears here, so this header
+// is the same for every translation unit.
+//
+// The right side is packed into panels: so many columns (output channels of one group, or keys, or a head's channels)
+// side by side, k after k, as the inner loop reads them. The left side is rows of float32, multiplied where they lie,
+// or, for a format that wants them otherwise (rounded, interleaved, quantized), prepared once by pack_left for all
+// panels.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "squeezebert.h"
+
+namespace squeezebert {
+
+// How a panel lies in memory: k in groups of k_group (a column's values of one group are neighbours, and depth is
+// padded with zeros to whole groups), then `tail_bytes` of what a format keeps for each column (scales, sums). Panels
+// are whole cache lines.
+struct PanelLayout {
+  int32_t columns = 0;  // NR of the register tile
+  int32_t k_group = 1;
+  int32_t element_bytes = 0;
+  int32_t tail_bytes = 0;
+
+  int64_t bytes(int64_t depth) const {
+    const int64_t groups = (depth + k_group - 1) / k_group;
+    return (groups * k_group * columns * element_bytes + tail_bytes + 63) / 64 * 64;
+  }
+  int64_t panels(int64_t all_columns) const { return (all_columns + columns - 1) / columns; }
+};
+
+// `columns` columns of `depth` values: value k of column j is values[j * column_stride + k * k_stride].
+template <class Value>
+struct Columns {
+  Value* values = nullptr;
+  ptrdiff_t column_stride = 0;
+  ptrdiff_t k_stride = 0;
+  int64_t depth = 0;
+  int64_t columns = 0;
+};
+
+// `rows` rows of `depth` values, consecutive.
+struct LeftRows {
+  const float* values = nullptr;
+  ptrdiff_t stride = 0;
+  int64_t rows = 0;
+  int64_t depth = 0;
+};
+
+// c[rows x columns] = finish(start + left * right).
+struct ProductArgs {
+  int64_t rows = 0;
+  int64_t depth = 0;
+  int64_t columns = 0;
+  const void* left = nullptr;    // rows of float32, or what pack_left made of them
+  ptrdiff_t left_stride = 0;     // bytes from row to row
+  const void* panels = nullptr;  // of all columns, one behind the other
+  const void* next = nullptr;    // fetched meanwhile: the right side that is wanted after this one; any address will do
+  float* c = nullptr;
+  ptrdiff_t c_stride = 0;
+  // Start: what c holds, else the bias, else zero.
+  bool accumulate = false;
+  const float* bias = nullptr;  // [columns]
+  // Finish, in this order; null: not.
+  const float* row_scale = nullptr;  // [rows], multiplies
+  const float* residual = nullptr;   // [rows, columns], added
+  ptrdiff_t residual_stride = 0;
+  bool gelu = false;
+};
+
+struct Product {
+  const char* name;  // its row's in isa/list.inc; packed weights hold it
+  squeezebert_format format;
+  int32_t rows;  // MR of the register tile
+  PanelLayout layout;
+
+  void (*pack_right)(const Columns<const float>&, void* panels);
+  // The columns' values, as the format holds them.
+  void (*unpack_right)(const void* panels, const Columns<float>&);
+  // Bytes of a prepared row; null: rows are multiplied where they lie.
+  int64_t (*left_stride)(int64_t depth);
+  void (*pack_left)(const LeftRows&, void* left);
+  void (*multiply)(const ProductArgs&);
+  // Runs `rounds` rounds of independent multiply-adds and returns the operations done, 2 each.
+  double (*peak)(int64_t rounds);
+};
+
+}  // namespace squeezebert
