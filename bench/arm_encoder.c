@@ -19,7 +19,7 @@ static void check(squeezebert_status status) {
   exit(1);
 }
 
-static squeezebert_format dtype = SQUEEZEBERT_FLOAT32;
+static squeezebert_format format = SQUEEZEBERT_FLOAT32;
 
 static float* numbers(int64_t count, float scale) {
   static uint32_t seed = 1;
@@ -34,10 +34,10 @@ static float* numbers(int64_t count, float scale) {
 static squeezebert_linear linear(int64_t out, int64_t in, int64_t groups) {
   const squeezebert_conv_shape shape = {out, in, groups, 1};
   size_t bytes = 0;
-  check(squeezebert_packed_size(&shape, dtype, &bytes));
+  check(squeezebert_packed_size(&shape, format, &bytes));
   void* packed = aligned_alloc(64, (bytes + 63) / 64 * 64);
   float* weight = numbers(out * in / groups, 0.04f);
-  check(squeezebert_pack(&shape, dtype, weight, packed, bytes));
+  check(squeezebert_pack(&shape, format, weight, packed, bytes));
   free(weight);
   return (squeezebert_linear){packed, bytes, numbers(out, 0.1f)};
 }
@@ -47,7 +47,7 @@ static squeezebert_layer_norm norm(void) {
 }
 
 int main(int argc, char** argv) {
-  if (argc > 1 && strcmp(argv[1], "float16") == 0) dtype = SQUEEZEBERT_FLOAT16;
+  if (argc > 1 && strcmp(argv[1], "float16") == 0) format = SQUEEZEBERT_FLOAT16;
   squeezebert_layer layers[kLayers];
   for (int i = 0; i < kLayers; ++i) {
     layers[i] = (squeezebert_layer){linear(kHidden, kHidden, 4),
@@ -57,7 +57,9 @@ int main(int argc, char** argv) {
                                     norm(),
                                     linear(kWide, kHidden, 4),
                                     linear(kHidden, kWide, 4),
-                                    norm()};
+                                    norm(),
+                                    format,
+                                    format};
   }
   const int32_t offsets[2] = {0, kTokens};
   const squeezebert_encoder_shape shape = {1, offsets, 12, 0};
