@@ -1,10 +1,10 @@
-// Exact GELU, x Phi(x) = x (1 + erf(x / sqrt(2))) / 2, in float32. The coefficients come
-// from math/fit.py (weighted minimax).
+// Exact GELU, x Phi(x) = x (1 + erf(x / sqrt(2))) / 2, in float32. The coefficients come from math/fit.py (weighted
+// minimax).
 //
 //   gelu(x) = max(x, 0) - a Phi(-a),  a = |x|,  Phi(-a) = q(a)^8,  q of degree 8 on 0 <= a <= 8, where it reaches 0
 //
-// Range: all of float32. gelu(x) = x exactly from 8 on (where gelu(x) rounds to x) and +0 exactly from -8 down (where
-// it is above -5e-15) and for either zero. NaN gives NaN, and so does either infinity, as in PyTorch's float32 path: an
+// Range: all of float32. gelu(x) = x exactly from 8 on (where gelu(x) rounds to x); +0 exactly from -8 down (where it
+// is above -5e-15) and for either zero. NaN gives NaN, and so does either infinity, as in PyTorch's float32 path: an
 // overflow upstream is not hidden by the limit 0.
 //
 // Error, of all floats: 1.71e-7 beyond the result's own rounding (worst x = -0x1.3c9d66p+0), and 2.93e-7 |x| with it

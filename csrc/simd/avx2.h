@@ -44,19 +44,19 @@ inline Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
 inline Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
 
 inline Vec abs(Vec x) { return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), x.v)}; }
-inline Vec round(Vec x) { return {_mm256_round_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 
-// 2^n is built in the exponent field. It holds -126..127 only, so n is halved: 2^n = 2^(n/2) * 2^(n - n/2), which
-// reaches denormal results with one rounding.
-inline Vec scale_by_power_of_two(Vec x, Vec n) {
-  const __m256i whole = _mm256_cvtps_epi32(n.v);
-  const __m256i half = _mm256_srai_epi32(whole, 1);
-  const __m256i rest = _mm256_sub_epi32(whole, half);
-  const __m256i bias = _mm256_set1_epi32(127);
-  const __m256 first = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
-  const __m256 second = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
-  return {_mm256_mul_ps(_mm256_mul_ps(x.v, first), second)};
+// Adding 1.5 * 2^23 rounds u to a whole number, which then stands in the sum's last bits; 190 more make it the exponent
+// field of 2^(n + 63), and a second factor reaches denormal results with one rounding.
+struct Exponent {
+  Vec n;
+  Vec power;
+};
+inline Exponent nearest_exponent(Vec u) {
+  const Vec shift = broadcast(0x1.8p23f + 190.0f);
+  const Vec shifted = u + shift;
+  return {shifted - shift, {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23))}};
 }
+inline Vec scale(Vec x, Exponent e) { return x * e.power * broadcast(0x1p-63f); }
 
 inline float reduce_add(Vec x) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));

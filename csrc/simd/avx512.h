@@ -42,8 +42,14 @@ inline Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
 inline Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
 
 inline Vec abs(Vec x) { return {_mm512_abs_ps(x.v)}; }
-inline Vec round(Vec x) { return {_mm512_roundscale_ps(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
-inline Vec scale_by_power_of_two(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+
+struct Exponent {
+  Vec n;
+};
+inline Exponent nearest_exponent(Vec u) {
+  return {{_mm512_roundscale_ps(u.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}};
+}
+inline Vec scale(Vec x, Exponent e) { return {_mm512_scalef_ps(x.v, e.n.v)}; }
 
 // Written out, because _mm512_reduce_add_ps leaves the order to the compiler.
 inline float reduce_add(Vec x) {

@@ -47,18 +47,18 @@ inline Vec min(Vec a, Vec b) { return {vminq_f32(a.v, b.v)}; }
 inline Vec max(Vec a, Vec b) { return {vmaxq_f32(a.v, b.v)}; }
 
 inline Vec abs(Vec x) { return {vabsq_f32(x.v)}; }
-inline Vec round(Vec x) { return {vrndnq_f32(x.v)}; }
 
-// In two factors, as in avx2.h: 2^n = 2^(n/2) * 2^(n - n/2).
-inline Vec scale_by_power_of_two(Vec x, Vec n) {
-  const int32x4_t whole = vcvtnq_s32_f32(n.v);
-  const int32x4_t half = vshrq_n_s32(whole, 1);
-  const int32x4_t rest = vsubq_s32(whole, half);
-  const int32x4_t bias = vdupq_n_s32(127);
-  const float32x4_t first = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
-  const float32x4_t second = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
-  return {vmulq_f32(vmulq_f32(x.v, first), second)};
+// As in avx2.h.
+struct Exponent {
+  Vec n;
+  Vec power;
+};
+inline Exponent nearest_exponent(Vec u) {
+  const Vec shift = broadcast(0x1.8p23f + 190.0f);
+  const Vec shifted = u + shift;
+  return {shifted - shift, {vreinterpretq_f32_s32(vshlq_n_s32(vreinterpretq_s32_f32(shifted.v), 23))}};
 }
+inline Vec scale(Vec x, Exponent e) { return x * e.power * broadcast(0x1p-63f); }
 
 inline float reduce_add(Vec x) {  // not vaddvq_f32, which adds neighbours first
   const float32x2_t s = vadd_f32(vget_low_f32(x.v), vget_high_f32(x.v));

@@ -93,9 +93,14 @@ inline Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
 inline Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
 
 inline Vec abs(Vec x) { return {fabsf(x.v)}; }
-inline Vec round(Vec x) { return {nearbyintf(x.v)}; }
-// n is whole and within what ldexpf takes, or NaN, and x then is too.
-inline Vec scale_by_power_of_two(Vec x, Vec n) { return {n.v == n.v ? ldexpf(x.v, static_cast<int>(n.v)) : n.v}; }
+
+// The whole number n nearest to u, the even one of two, where it is from -189 to 64; and x * 2^n, rounded once. NaN
+// stays NaN in both.
+struct Exponent {
+  Vec n;
+};
+inline Exponent nearest_exponent(Vec u) { return {{nearbyintf(u.v)}}; }
+inline Vec scale(Vec x, Exponent e) { return {e.n.v == e.n.v ? ldexpf(x.v, static_cast<int>(e.n.v)) : e.n.v}; }
 
 inline float reduce_add(Vec x) { return x.v; }
 inline float reduce_max(Vec x) { return x.v; }

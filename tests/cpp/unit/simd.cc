@@ -33,7 +33,6 @@ void test_arithmetic() {
   check(min(va, vb), [](float p, float q, float) { return p < q ? p : q; });
   check(max(va, vb), [](float p, float q, float) { return p > q ? p : q; });
   check(abs(va), [](float p, float, float) { return fabsf(p); });
-  check(round(va), [](float p, float, float) { return nearbyintf(p); });
   check(zero(), [](float, float, float) { return 0.0f; });
   check(broadcast(1.5f), [](float, float, float) { return 1.5f; });
 }
@@ -76,18 +75,28 @@ void test_partial() {
   }
 }
 
-void test_scale() {
-  float y[kLanes];
-  for (int n = -252; n <= 128; ++n) {
-    store(y, scale_by_power_of_two(broadcast(1.25f), broadcast(static_cast<float>(n))));
-    for (float lane : y) CHECK(lane == ldexpf(1.25f, n));
+void test_exponent() {
+  float n[kLanes], y[kLanes];
+  for (int i = -189; i <= 64; ++i) {
+    const float parts[] = {-0.5f, -0.4f, 0.0f, 0.4f, 0.5f};
+    for (const float part : parts) {
+      const float u = static_cast<float>(i) + part, nearest = nearbyintf(u);  // the even one of two
+      if (nearest < -189.0f || nearest > 64.0f) continue;
+      const Exponent exponent = nearest_exponent(broadcast(u));
+      store(n, exponent.n);
+      store(y, scale(broadcast(1.2500001f), exponent));
+      for (int lane = 0; lane < kLanes; ++lane) {
+        CHECK(n[lane] == nearest && y[lane] == ldexpf(1.2500001f, static_cast<int>(nearest)));
+      }
+    }
   }
-  // Lanes do not share an exponent.
+  // Lanes do not share an exponent; NaN stays in its own.
   float x[kLanes], power[kLanes];
   fill(x, kLanes, 5);
-  for (int i = 0; i < kLanes; ++i) power[i] = static_cast<float>(7 * i - 40);
-  store(y, scale_by_power_of_two(load(x), load(power)));
-  for (int i = 0; i < kLanes; ++i) CHECK(y[i] == ldexpf(x[i], 7 * i - 40));
+  for (int i = 0; i < kLanes; ++i) power[i] = static_cast<float>(7 * i - 50);
+  if (kLanes > 1) x[1] = power[1] = NAN;
+  store(y, scale(load(x), nearest_exponent(load(power))));
+  for (int i = 0; i < kLanes; ++i) CHECK(i == 1 ? isnan(y[i]) : y[i] == ldexpf(x[i], 7 * i - 50));
 }
 
 void test_reduce() {
@@ -166,7 +175,7 @@ int main() {
   test_fused();
   test_nan();
   test_partial();
-  test_scale();
+  test_exponent();
   test_reduce();
   test_load_transposed();
   test_sum_over();
