@@ -24,10 +24,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* The version of this header: major.minor.patch. Before 1.0 every minor version may break programs, and the shared
+ * library's SONAME ends in major.minor. */
+#define SQUEEZEBERT_VERSION_MAJOR 0
+#define SQUEEZEBERT_VERSION_MINOR 1
+#define SQUEEZEBERT_VERSION_PATCH 0
+#define SQUEEZEBERT_VERSION "0.1.0"
+
+#ifndef SQUEEZEBERT_API
 #if defined(__GNUC__)
 #define SQUEEZEBERT_API __attribute__((visibility("default")))
 #else
 #define SQUEEZEBERT_API
+#endif
 #endif
 
 #ifdef __cplusplus
@@ -45,7 +54,7 @@ typedef enum squeezebert_status {
 /* Text of the calling thread's last failure; "" before the first. Valid until that thread's next failure. */
 SQUEEZEBERT_API const char* squeezebert_last_error(void);
 
-/* "major.minor.patch" of the library. */
+/* The version of the library that is running: SQUEEZEBERT_VERSION of the header it was built with. */
 SQUEEZEBERT_API const char* squeezebert_version(void);
 
 /* ---- formats, instruction sets, products ------------------------------------------------------------------------- */
