@@ -14,10 +14,10 @@ CXX_FILES = $(shell find csrc tests bench -name '*.h' -o -name '*.cc' -o -name '
 .PHONY: help demo test sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
 .DEFAULT_GOAL := help
 
-include cmake/arm.mk
+include cmake/arm.mk cmake/avx512.mk
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
 	$(BIN)/python -m squeezebert_kernels compare $(ARGS)

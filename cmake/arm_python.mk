@@ -18,8 +18,12 @@ ARM_PIP = $(BIN)/python -m pip install -qq --upgrade --python-version $(ARM_VERS
 
 .PHONY: arm-wheel arm-test-python
 
-$(ARM_ROOT)/.unpacked: $(INSTALLED) cmake/arm_root.sh
-	cmake/arm_root.sh $(ARM_ROOT) $(ARM_VERSION)
+# Debian's arm64 Python with its headers, and what it and torch link. QEMU runs it:
+# qemu-aarch64-static -L $(ARM_ROOT) $(ARM_ROOT)/usr/bin/python3.11
+$(ARM_ROOT)/.unpacked: $(INSTALLED) cmake/debian_root.sh
+	cmake/debian_root.sh $(ARM_ROOT) arm64 own python$(ARM_VERSION) libpython$(ARM_VERSION)-dev libstdc++6 libgomp1 || \
+	{ echo "If this Debian has no arm64 python$(ARM_VERSION): .venv must have the version of its python3. Remove .venv," \
+	  "and try again with PYTHON=/usr/bin/python3" >&2; exit 1; }
 $(ARM_SITE)/.installed: $(INSTALLED) cmake/arm_python.mk
 	rm -rf $(ARM_SITE)
 	$(ARM_PIP) --target $(ARM_SITE) --no-deps $(ARM_PACKAGES_ALONE)
