@@ -70,7 +70,6 @@ constexpr Candidate kCandidates[] = {
 constexpr const char* kFormatNames[] = {
 #include "isa/list.inc"
 };
-static_assert(sizeof kFormatNames / sizeof *kFormatNames == kFormats);
 
 std::atomic<const RowKernels*> g_isa{nullptr};
 std::atomic<const Product*> g_forced[kFormats];

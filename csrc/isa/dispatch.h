@@ -8,7 +8,17 @@
 
 namespace squeezebert {
 
-constexpr int kFormats = 2;                          // of squeezebert_format, from 0 on
+// clang-format off
+constexpr int kFormats = 0  // of squeezebert_format, from 0 on
+#define SQUEEZEBERT_FORMAT(...) + 1
+#define SQUEEZEBERT_ISA(...)
+#define SQUEEZEBERT_PRODUCT(...)
+#include "isa/list.inc"
+#undef SQUEEZEBERT_FORMAT
+#undef SQUEEZEBERT_ISA
+#undef SQUEEZEBERT_PRODUCT
+    ;
+// clang-format on
 const char* format_name(squeezebert_format format);  // null for a number that is none
 
 // The names of those that this machine runs, best first; null past the last.

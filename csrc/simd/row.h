@@ -57,7 +57,11 @@ inline __attribute__((always_inline)) float sum_over(const Name& name, int64_t c
   int64_t c = 0;
   for (; c + kSumLanes <= count; c += kSumLanes) {
 #pragma GCC unroll 16
-    for (int u = 0; u < kSums; ++u) sums[u] = term(c + u * kLanes, kLanes, sums[u]);
+    for (int u = 0; u < kSums; ++u) {
+      sums[u] = term(c + u * kLanes, kLanes, sums[u]);
+      // The second half's loads stay behind the first half: beside 16 sums NEON has registers for no more.
+      if (u == kSums / 2 - 1) asm volatile("" ::: "memory");
+    }
     sums[kSums - 1] = name(sums[kSums - 1]);
   }
   const int64_t left = count - c;
