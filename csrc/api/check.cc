@@ -1,27 +1,35 @@
 #include "api/check.h"
 
+#include <algorithm>
 #include <cinttypes>
 #include <cmath>
 
 namespace squeezebert {
 
-squeezebert_status check_context(const squeezebert_context* context) {
-  if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
-  return row_kernels() && product_for(SQUEEZEBERT_FLOAT32) ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
-}
-
-squeezebert_status check_matrix(const char* name, const float* data, int64_t rows, int64_t channels, int64_t stride) {
-  if (rows > 0 && !data) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " rows, got NULL", name, rows);
+squeezebert_status check_matrix(const Matrix& m) {
+  if (m.rows > 0 && !m.data) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " rows, got NULL", m.name, m.rows);
   }
   // Beyond this the address of the last row would overflow.
-  if (rows > 1 && stride > INT64_MAX / static_cast<int64_t>(sizeof(float)) / rows) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected rows that fit into memory, got a stride of %" PRId64, name,
-                stride);
+  if (m.stride > INT64_MAX / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(m.rows, 1)) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected rows that fit into memory, got a stride of %" PRId64,
+                m.name, m.stride);
   }
-  if (rows > 1 && stride < channels) {
+  if (m.stride < m.channels) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT,
-                "%s: expected a stride of at least its %" PRId64 " channels, got %" PRId64, name, channels, stride);
+                "%s: expected a stride of at least its %" PRId64 " channels, got %" PRId64, m.name, m.channels,
+                m.stride);
+  }
+  return check_alignment(m.name, m.data, alignof(float));
+}
+
+squeezebert_status check_matrices(std::initializer_list<Matrix> inputs, const Matrix& output) {
+  for (const Matrix& input : inputs) SQUEEZEBERT_TRY(check_matrix(input));
+  SQUEEZEBERT_TRY(check_matrix(output));
+  for (const Matrix& input : inputs) {
+    if (!overlap(input, output)) continue;
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected memory that is not %s's, got rows that overlap",
+                output.name, input.name);
   }
   return SQUEEZEBERT_OK;
 }
@@ -42,6 +50,7 @@ squeezebert_status check_offsets(const char* name, int64_t sequences, const int3
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "sequences: expected 0 to 2^31 - 2, got %" PRId64, sequences);
   }
   if (!offsets) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected sequences + 1 offsets, got NULL", name);
+  SQUEEZEBERT_TRY(check_alignment(name, offsets, alignof(int32_t)));
   if (offsets[0] != 0) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected the first offset to be 0, got %" PRId32, name, offsets[0]);
   }
@@ -70,18 +79,51 @@ squeezebert_status check_layer_norm(const char* name, const squeezebert_layer_no
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a finite epsilon of at least 0, got %g", name,
                 static_cast<double>(norm->epsilon));
   }
-  return SQUEEZEBERT_OK;
+  SQUEEZEBERT_TRY(check_alignment(name, norm->weight, alignof(float)));
+  return check_alignment(name, norm->bias, alignof(float));
 }
 
-squeezebert_status check_mask(const squeezebert_mask* mask) {
-  if (!mask || mask->data) return SQUEEZEBERT_OK;
-  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "mask: expected its data, got NULL");
+squeezebert_status check_scale(float scale) {
+  if (std::isfinite(scale)) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "scale: expected a finite number, got %g", static_cast<double>(scale));
+}
+
+squeezebert_status check_mask(const squeezebert_mask* mask, const squeezebert_attention_shape& shape,
+                              const Matrix& output) {
+  if (!mask) return SQUEEZEBERT_OK;
+  if (!mask->data) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "mask: expected its data, got NULL");
+  SQUEEZEBERT_TRY(check_alignment("mask", mask->data, alignof(float)));
+  const int64_t keys = longest(shape.key_offsets, shape.sequences);
+  const int64_t queries = longest(shape.query_offsets, shape.sequences);
+  const struct {
+    const char* name;
+    int64_t stride, count;
+  } dimensions[] = {{"sequence_stride", mask->sequence_stride, shape.sequences},
+                    {"head_stride", mask->head_stride, shape.heads},
+                    {"query_stride", mask->query_stride, queries}};
+  Size floats = keys;
+  for (const auto& [name, stride, count] : dimensions) {
+    if (stride != 0 && stride < keys) {
+      return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                  "mask: expected a %s of 0 or at least the %" PRId64 " keys of the longest sequence, got %" PRId64,
+                  name, keys, stride);
+    }
+    floats = floats + Size(stride) * std::max<int64_t>(count - 1, 0);
+  }
+  if ((floats * sizeof(float)).too_large()) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                "mask: expected strides that fit into memory, got %" PRId64 ", %" PRId64 " and %" PRId64,
+                mask->sequence_stride, mask->head_stride, mask->query_stride);
+  }
+  if (queries == 0 || keys == 0) return SQUEEZEBERT_OK;
+  return check_matrices({{"mask", mask->data, 1, floats.count(), floats.count()}}, output);
 }
 
 squeezebert_status read_linear(const char* name, const squeezebert_linear* layer, int64_t in_channels,
                                int64_t out_channels, Linear* linear, bool any_kernel_size) {
   if (!layer) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a layer, got NULL", name);
   SQUEEZEBERT_TRY(read_pack(name, layer->packed, layer->packed_bytes, &linear->weight));
+  SQUEEZEBERT_TRY(check_alignment(name, layer->bias, alignof(float)));
   linear->bias = layer->bias;
   const squeezebert_conv_shape& shape = linear->weight.shape;
   if (in_channels != 0 && shape.in_channels != in_channels) {

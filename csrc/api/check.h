@@ -2,15 +2,17 @@
 #pragma once
 
 #include <cstdint>
+#include <initializer_list>
 
+#include "api/overlap.h"
 #include "engine/steps.h"
 
 namespace squeezebert {
 
-squeezebert_status check_context(const squeezebert_context* context);
-
-// A [rows, channels] matrix; its pointer may be NULL only when there are no rows.
-squeezebert_status check_matrix(const char* name, const float* data, int64_t rows, int64_t channels, int64_t stride);
+// A pointer may be NULL only when there are no rows. The stride is checked even then, and when there is only one.
+squeezebert_status check_matrix(const Matrix& matrix);
+// The same of all, and that no float of the output is one of an input's.
+squeezebert_status check_matrices(std::initializer_list<Matrix> inputs, const Matrix& output);
 
 squeezebert_status check_format(const char* name, squeezebert_format format);
 squeezebert_status check_tokens(int64_t tokens);
@@ -20,7 +22,11 @@ squeezebert_status check_offsets(const char* name, int64_t sequences, const int3
 
 squeezebert_status check_heads(int64_t heads, int64_t head_size);
 squeezebert_status check_layer_norm(const char* name, const squeezebert_layer_norm* norm);
-squeezebert_status check_mask(const squeezebert_mask* mask);
+squeezebert_status check_scale(float scale);
+
+// A mask for sequences and heads of this shape; `output` must not lie among its floats.
+squeezebert_status check_mask(const squeezebert_mask* mask, const squeezebert_attention_shape& shape,
+                              const Matrix& output);
 
 // Decodes a layer and checks that it takes in_channels (when that is not 0), gives out_channels (likewise), and has
 // kernel_size 1 unless `any_kernel_size`.

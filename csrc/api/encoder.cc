@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <new>
 
+#include "api/call.h"
 #include "api/check.h"
 
 using namespace squeezebert;
@@ -36,10 +37,14 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
                                                   const squeezebert_layer* layers, int64_t layer_count,
                                                   const float* input, int64_t input_stride,
                                                   const squeezebert_mask* mask, float* output, int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_context(context));
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
   SQUEEZEBERT_TRY(check_offsets("cu_seqlens", shape->sequences, shape->cu_seqlens));
-  SQUEEZEBERT_TRY(check_mask(mask));
+  if (shape->first_token_only != 0 && shape->first_token_only != 1) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "first_token_only: expected 0 or 1, got %" PRId32,
+                shape->first_token_only);
+  }
   if (layer_count < 1 || layer_count > 1 << 20) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected 1 to 2^20 layers, got %" PRId64, layer_count);
   }
@@ -72,13 +77,17 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
       }
     }
   }
-  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, channels, input_stride));
-  SQUEEZEBERT_TRY(check_matrix("output", output, output_rows, channels, output_stride));
+  const Matrix in = {"input", input, tokens, channels, input_stride};
+  const Matrix out = {"output", output, output_rows, channels, output_stride};
+  const bool in_place = output == input && output_stride == input_stride && !shape->first_token_only;
+  SQUEEZEBERT_TRY(in_place ? check_matrix(in) : check_matrices({in}, out));
   Encoder e;
   e.shape = *shape;
   e.layer_count = layer_count;
   e.channels = channels;
   e.mask = mask;
   e.layers = decoded;
-  return run_encoder(*context, e, {input, input_stride}, {output, output_stride});
+  SQUEEZEBERT_TRY(check_mask(mask, attention_shape(e, decoded[0], shape->cu_seqlens), out));
+  SQUEEZEBERT_TRY(run_encoder(*context, e, {input, input_stride}, {output, output_stride}));
+  return call.ended();
 }

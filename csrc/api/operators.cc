@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cinttypes>
 
+#include "api/call.h"
 #include "api/check.h"
 
 using namespace squeezebert;
@@ -13,32 +14,52 @@ float* memory_for(squeezebert_context* context, Size floats) {
   return static_cast<float*>(context->working.reserve(floats * sizeof(float)));
 }
 
+// The residual, if any, and the layer norm after it.
+struct AddLayerNorm {
+  const float* residual;
+  int64_t residual_stride;
+  const squeezebert_layer_norm* norm;
+};
+
 squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const float* input, int64_t input_stride,
-                           const squeezebert_linear* layer, bool gelu, Rows residual, float* output,
-                           int64_t output_stride, int64_t* out_channels) {
-  SQUEEZEBERT_TRY(check_context(context));
+                           const squeezebert_linear* layer, bool gelu, const AddLayerNorm* after, float* output,
+                           int64_t output_stride) {
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   SQUEEZEBERT_TRY(check_tokens(tokens));
+  if (after) SQUEEZEBERT_TRY(check_layer_norm("layer_norm", after->norm));
   Linear linear;
   SQUEEZEBERT_TRY(read_linear("layer", layer, 0, 0, &linear));
   const squeezebert_conv_shape& shape = linear.weight.shape;
-  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, shape.in_channels, input_stride));
-  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, shape.out_channels, output_stride));
-  if (residual.data) {
-    SQUEEZEBERT_TRY(check_matrix("residual", residual.data, tokens, shape.out_channels, residual.stride));
+  const Matrix in = {"input", input, tokens, shape.in_channels, input_stride};
+  const Matrix out = {"output", output, tokens, shape.out_channels, output_stride};
+  SQUEEZEBERT_TRY(check_matrices({in}, out));
+  Rows residual;
+  if (after) {
+    SQUEEZEBERT_TRY(
+        check_matrices({{"residual", after->residual, tokens, shape.out_channels, after->residual_stride}}, out));
+    residual = {after->residual, after->residual_stride};
   }
   float* const memory = memory_for(context, conv_floats(context->workers, tokens, {&linear}));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   const ConvStep step{
       .layer = &linear, .x = {input, input_stride}, .y = {output, output_stride}, .residual = residual, .gelu = gelu};
   run_conv(context->workers, tokens, {step}, memory);
-  *out_channels = shape.out_channels;
-  return SQUEEZEBERT_OK;
+  if (after) run_layer_norm(context->workers, tokens, shape.out_channels, {output, output_stride}, *after->norm);
+  return call.ended();
+}
+
+// Ids as what they share memory with sees them.
+Matrix id_floats(const char* name, const int64_t* ids, int64_t tokens) {
+  const int64_t floats = tokens * static_cast<int64_t>(sizeof(int64_t) / sizeof(float));
+  return {name, reinterpret_cast<const float*>(ids), ids && tokens > 0, floats, floats};
 }
 
 squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {
   if (tokens > 0 && !ids) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected %" PRId64 " of them, got NULL", name, tokens);
   }
+  SQUEEZEBERT_TRY(check_alignment(name, ids, alignof(int64_t)));
   for (int64_t t = 0; t < tokens; ++t) {
     if (ids[t] < 0 || ids[t] >= rows) {
       return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected 0 to %" PRId64 ", got %" PRId64 " at token %" PRId64,
@@ -55,15 +76,13 @@ extern "C" {
 squeezebert_status squeezebert_grouped_conv1x1(squeezebert_context* context, int64_t tokens, const float* input,
                                                int64_t input_stride, const squeezebert_linear* layer, float* output,
                                                int64_t output_stride) {
-  int64_t channels = 0;
-  return conv1x1(context, tokens, input, input_stride, layer, false, {}, output, output_stride, &channels);
+  return conv1x1(context, tokens, input, input_stride, layer, false, nullptr, output, output_stride);
 }
 
 squeezebert_status squeezebert_grouped_conv1x1_gelu(squeezebert_context* context, int64_t tokens, const float* input,
                                                     int64_t input_stride, const squeezebert_linear* layer,
                                                     float* output, int64_t output_stride) {
-  int64_t channels = 0;
-  return conv1x1(context, tokens, input, input_stride, layer, true, {}, output, output_stride, &channels);
+  return conv1x1(context, tokens, input, input_stride, layer, true, nullptr, output, output_stride);
 }
 
 squeezebert_status squeezebert_grouped_conv1x1_add_layer_norm(squeezebert_context* context, int64_t tokens,
@@ -72,56 +91,55 @@ squeezebert_status squeezebert_grouped_conv1x1_add_layer_norm(squeezebert_contex
                                                               int64_t residual_stride,
                                                               const squeezebert_layer_norm* layer_norm, float* output,
                                                               int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_layer_norm("layer_norm", layer_norm));
-  if (tokens > 0 && !residual)
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "residual: expected %" PRId64 " rows, got NULL", tokens);
-  int64_t channels = 0;
-  SQUEEZEBERT_TRY(conv1x1(context, tokens, input, input_stride, layer, false, {residual, residual_stride}, output,
-                          output_stride, &channels));
-  run_layer_norm(context->workers, tokens, channels, {output, output_stride}, *layer_norm);
-  return SQUEEZEBERT_OK;
+  const AddLayerNorm after = {residual, residual_stride, layer_norm};
+  return conv1x1(context, tokens, input, input_stride, layer, false, &after, output, output_stride);
 }
 
 squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int64_t sequences,
                                               const int32_t* cu_seqlens, const float* input, int64_t input_stride,
                                               const squeezebert_linear* layer, float* output, int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_context(context));
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   SQUEEZEBERT_TRY(check_offsets("cu_seqlens", sequences, cu_seqlens));
   Linear linear;
   SQUEEZEBERT_TRY(read_linear("layer", layer, 0, 0, &linear, true));
   const int64_t tokens = cu_seqlens[sequences];
-  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, linear.weight.shape.in_channels, input_stride));
-  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, linear.weight.shape.out_channels, output_stride));
+  const squeezebert_conv_shape& shape = linear.weight.shape;
+  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}},
+                                 {"output", output, tokens, shape.out_channels, output_stride}));
   float* const memory = memory_for(context, conv1d_floats(context->workers, sequences, cu_seqlens, linear));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   run_conv1d(context->workers, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride}, memory);
-  return SQUEEZEBERT_OK;
+  return call.ended();
 }
 
 squeezebert_status squeezebert_attention(squeezebert_context* context, const squeezebert_attention_shape* shape,
                                          const float* query, int64_t query_stride, const float* key, int64_t key_stride,
                                          const float* value, int64_t value_stride, const squeezebert_mask* mask,
                                          float* output, int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_context(context));
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
+  SQUEEZEBERT_TRY(check_scale(shape->scale));
   SQUEEZEBERT_TRY(check_format("key_format", shape->key_format));
   SQUEEZEBERT_TRY(check_format("value_format", shape->value_format));
-  SQUEEZEBERT_TRY(check_mask(mask));
   const int64_t channels = shape->heads * shape->head_size;
   const int64_t queries = shape->query_offsets[shape->sequences];
   const int64_t keys = shape->key_offsets[shape->sequences];
-  SQUEEZEBERT_TRY(check_matrix("query", query, queries, channels, query_stride));
-  SQUEEZEBERT_TRY(check_matrix("key", key, keys, channels, key_stride));
-  SQUEEZEBERT_TRY(check_matrix("value", value, keys, channels, value_stride));
-  SQUEEZEBERT_TRY(check_matrix("output", output, queries, channels, output_stride));
+  const Matrix out = {"output", output, queries, channels, output_stride};
+  SQUEEZEBERT_TRY(check_matrices({{"query", query, queries, channels, query_stride},
+                                  {"key", key, keys, channels, key_stride},
+                                  {"value", value, keys, channels, value_stride}},
+                                 out));
+  SQUEEZEBERT_TRY(check_mask(mask, *shape, out));
   float* const memory = memory_for(context, attention_floats(context->workers, *shape));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   run_attention(context->workers, {*shape, mask}, {query, query_stride}, {key, key_stride}, {value, value_stride},
                 {output, output_stride}, memory);
-  return SQUEEZEBERT_OK;
+  return call.ended();
 }
 
 squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* context,
@@ -130,14 +148,15 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
                                                      const squeezebert_linear* key, const squeezebert_linear* value,
                                                      const squeezebert_mask* mask, float* output,
                                                      int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_context(context));
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
+  SQUEEZEBERT_TRY(check_scale(shape->scale));
   SQUEEZEBERT_TRY(check_format("key_format", shape->key_format));
   SQUEEZEBERT_TRY(check_format("value_format", shape->value_format));
-  SQUEEZEBERT_TRY(check_mask(mask));
   if (!std::equal(shape->query_offsets, shape->query_offsets + shape->sequences + 1, shape->key_offsets)) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "key_offsets: expected the same offsets as query_offsets, got others");
   }
@@ -148,14 +167,15 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
   SQUEEZEBERT_TRY(read_linear("key", key, in_channels, channels, &linear[1]));
   SQUEEZEBERT_TRY(read_linear("value", value, in_channels, channels, &linear[2]));
   const int64_t tokens = shape->query_offsets[shape->sequences];
-  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, in_channels, input_stride));
-  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, channels, output_stride));
+  const Matrix out = {"output", output, tokens, channels, output_stride};
+  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, in_channels, input_stride}}, out));
+  SQUEEZEBERT_TRY(check_mask(mask, *shape, out));
   const Projections projections{&linear[0], &linear[1], &linear[2]};
   float* const memory = memory_for(context, qkv_attention_floats(context->workers, projections, *shape));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   const Rows x{input, input_stride};
   run_qkv_attention(context->workers, projections, {*shape, mask}, x, x, {output, output_stride}, memory);
-  return SQUEEZEBERT_OK;
+  return call.ended();
 }
 
 squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t tokens, const float* input,
@@ -163,7 +183,8 @@ squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t
                                            const squeezebert_linear* output_layer,
                                            const squeezebert_layer_norm* layer_norm, float* output,
                                            int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_context(context));
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   SQUEEZEBERT_TRY(check_tokens(tokens));
   SQUEEZEBERT_TRY(check_layer_norm("layer_norm", layer_norm));
   Linear first;
@@ -171,13 +192,13 @@ squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t
   SQUEEZEBERT_TRY(read_linear("intermediate", intermediate, 0, 0, &first));
   const squeezebert_conv_shape& shape = first.weight.shape;
   SQUEEZEBERT_TRY(read_linear("output_layer", output_layer, shape.out_channels, shape.in_channels, &second));
-  SQUEEZEBERT_TRY(check_matrix("input", input, tokens, shape.in_channels, input_stride));
-  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, shape.in_channels, output_stride));
+  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}},
+                                 {"output", output, tokens, shape.in_channels, output_stride}));
   const Ffn ffn{&first, &second, layer_norm};
   float* const memory = memory_for(context, ffn_floats(context->workers, tokens, ffn));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   run_ffn(context->workers, tokens, ffn, {input, input_stride}, {output, output_stride}, memory);
-  return SQUEEZEBERT_OK;
+  return call.ended();
 }
 
 squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context, int64_t tokens,
@@ -185,26 +206,34 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
                                                     const int64_t* position_ids,
                                                     const squeezebert_embeddings* embeddings, float* output,
                                                     int64_t output_stride) {
-  SQUEEZEBERT_TRY(check_context(context));
+  const Call call(context);
+  SQUEEZEBERT_TRY(call.begun());
   SQUEEZEBERT_TRY(check_tokens(tokens));
   if (!embeddings || !embeddings->word || !embeddings->position || !embeddings->token_type) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "embeddings: expected three tables, got NULL");
   }
-  if (embeddings->channels < 1 || embeddings->token_types < 1) {
+  const squeezebert_embeddings& e = *embeddings;
+  if (e.channels < 1 || e.vocabulary < 1 || e.positions < 1 || e.token_types < 1) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT,
-                "embeddings: expected at least one channel and token type, got %" PRId64 " and %" PRId64,
-                embeddings->channels, embeddings->token_types);
+                "embeddings: expected at least one channel, word, position and token type, got %" PRId64 ", %" PRId64
+                ", %" PRId64 " and %" PRId64,
+                e.channels, e.vocabulary, e.positions, e.token_types);
   }
-  SQUEEZEBERT_TRY(check_layer_norm("layer_norm", &embeddings->layer_norm));
-  SQUEEZEBERT_TRY(check_matrix("output", output, tokens, embeddings->channels, output_stride));
-  SQUEEZEBERT_TRY(check_ids("input_ids", input_ids, tokens, embeddings->vocabulary));
-  SQUEEZEBERT_TRY(check_ids("position_ids", position_ids, tokens, embeddings->positions));
-  if (token_type_ids) {
-    SQUEEZEBERT_TRY(check_ids("token_type_ids", token_type_ids, tokens, embeddings->token_types));
-  }
-  run_embedding(context->workers, tokens, input_ids, token_type_ids, position_ids, *embeddings,
-                {output, output_stride});
-  return SQUEEZEBERT_OK;
+  const Matrix out = {"output", output, tokens, e.channels, output_stride};
+  SQUEEZEBERT_TRY(check_matrices({{"word", e.word, e.vocabulary, e.channels, e.channels},
+                                  {"position", e.position, e.positions, e.channels, e.channels},
+                                  {"token_type", e.token_type, e.token_types, e.channels, e.channels}},
+                                 out));
+  SQUEEZEBERT_TRY(check_layer_norm("layer_norm", &e.layer_norm));
+  SQUEEZEBERT_TRY(check_ids("input_ids", input_ids, tokens, e.vocabulary));
+  SQUEEZEBERT_TRY(check_ids("position_ids", position_ids, tokens, e.positions));
+  if (token_type_ids) SQUEEZEBERT_TRY(check_ids("token_type_ids", token_type_ids, tokens, e.token_types));
+  SQUEEZEBERT_TRY(
+      check_matrices({id_floats("input_ids", input_ids, tokens), id_floats("position_ids", position_ids, tokens),
+                      id_floats("token_type_ids", token_type_ids, tokens)},
+                     out));
+  run_embedding(context->workers, tokens, input_ids, token_type_ids, position_ids, e, {output, output_stride});
+  return call.ended();
 }
 
 }  // extern "C"

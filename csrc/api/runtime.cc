@@ -3,6 +3,7 @@
 #include <cinttypes>
 #include <new>
 
+#include "api/call.h"
 #include "api/check.h"
 
 using namespace squeezebert;
@@ -75,7 +76,7 @@ squeezebert_status squeezebert_context_create(squeezebert_parallel_for parallel_
   if (!context) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected where to put it, got NULL");
   *context = new (std::nothrow) squeezebert_context;
   if (!*context) return fail(SQUEEZEBERT_OUT_OF_MEMORY, "context: out of memory");
-  (*context)->workers = {parallel_for ? parallel_for : pool_parallel_for, host, 1};
+  (*context)->workers = {parallel_for ? parallel_for : pool_parallel_for, host, 1, &(*context)->host_erred};
   const squeezebert_status status = squeezebert_context_set_workers(*context, workers);
   if (status != SQUEEZEBERT_OK) {
     delete *context;
@@ -92,6 +93,7 @@ squeezebert_status squeezebert_context_set_workers(squeezebert_context* context,
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %d, got %" PRId32, SQUEEZEBERT_MAX_WORKERS,
                 workers);
   }
+  if (context->in_use.load(std::memory_order_relaxed)) return fail_in_use();  // its memory is of the old number
   context->workers.count = workers;
   return SQUEEZEBERT_OK;
 }
@@ -126,7 +128,9 @@ squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeeze
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
                 packed ? bytes : 0);
   }
-  SQUEEZEBERT_TRY(check_pack_alignment("packed", packed));
+  SQUEEZEBERT_TRY(check_alignment("packed", packed, alignof(float)));
+  SQUEEZEBERT_TRY(check_alignment("weight", weight, alignof(float)));
+  const DefaultFloatEnvironment environment;
   pack(*product_for(format), *shape, weight, packed);
   return SQUEEZEBERT_OK;
 }
@@ -140,6 +144,8 @@ squeezebert_status squeezebert_unpack(const void* packed, size_t bytes, float* w
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected room for %zu bytes, got %zu", expected,
                 weight ? weight_bytes : 0);
   }
+  SQUEEZEBERT_TRY(check_alignment("weight", weight, alignof(float)));
+  const DefaultFloatEnvironment environment;
   unpack(read, weight);
   return SQUEEZEBERT_OK;
 }

@@ -4,7 +4,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
+#include "engine/float_environment.h"
 #include "engine/size.h"
 #include "engine/status.h"
 
@@ -34,10 +36,28 @@ struct Workers {
   squeezebert_parallel_for parallel_for = nullptr;
   void* host = nullptr;
   int32_t count = 1;
+  bool* host_erred = nullptr;  // set when parallel_for does not call every worker once; wanted where count > 1
 };
 
 // The library's own threads, as a squeezebert_parallel_for (its host is not used).
 void pool_parallel_for(void* host, int32_t workers, void (*body)(void*, int32_t), void* argument);
+
+// Which of the workers of a job were called. It costs a worker one store, to a byte of its own.
+class RollCall {
+ public:
+  explicit RollCall(int32_t workers) : workers_(workers) { std::memset(called_, 0, static_cast<size_t>(workers)); }
+  bool answer(int32_t worker) {
+    const bool known = worker >= 0 && worker < workers_;
+    __atomic_store_n(known ? &called_[worker] : &stranger_, true, __ATOMIC_RELAXED);
+    return known;
+  }
+  bool complete() const { return !stranger_ && !std::memchr(called_, 0, static_cast<size_t>(workers_)); }
+
+ private:
+  const int32_t workers_;
+  bool stranger_ = false;
+  bool called_[SQUEEZEBERT_MAX_WORKERS];  // not std::atomic, whose constructor would clear them all
+};
 
 // Calls body(task, worker) once for every task in [0, tasks). Workers take the next task when they are done with one,
 // so which worker runs a task is not fixed: a task's result must not depend on it.
@@ -50,14 +70,20 @@ void for_each_task(const Workers& workers, int64_t tasks, const Body& body) {
   }
   struct Shared {
     const Body& body;
-    int64_t tasks;
-    std::atomic<int64_t> next;
-  } shared{body, tasks, {0}};
+    const int64_t tasks;
+    RollCall called;
+    std::atomic<int64_t> next{0};
+  } shared{body, tasks, RollCall(count)};
   const auto run = [](void* argument, int32_t worker) {
     Shared& s = *static_cast<Shared*>(argument);
+    if (!s.called.answer(worker)) return;
+    const DefaultFloatEnvironment environment;
     for (int64_t task; (task = s.next.fetch_add(1, std::memory_order_relaxed)) < s.tasks;) s.body(task, worker);
   };
   workers.parallel_for(workers.host, count, run, &shared);
+  // Every worker asks for tasks until there are none, so `next` tells how often any was called.
+  if (!shared.called.complete() || shared.next.load(std::memory_order_relaxed) != tasks + count)
+    *workers.host_erred = true;
 }
 
 }  // namespace squeezebert
@@ -66,6 +92,8 @@ struct squeezebert_context {
   squeezebert::Workers workers;
   squeezebert::Buffer working;  // activations and scratch
   squeezebert::Buffer layers;   // the layers of an encoder call, checked and decoded
+  std::atomic<bool> in_use{false};
+  bool host_erred = false;
 };
 
 namespace squeezebert {

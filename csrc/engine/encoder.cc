@@ -6,6 +6,18 @@
 
 namespace squeezebert {
 
+squeezebert_attention_shape attention_shape(const Encoder& e, const Layer& layer, const int32_t* query_offsets) {
+  const int64_t head_size = e.channels / e.shape.heads;
+  return {.sequences = e.shape.sequences,
+          .query_offsets = query_offsets,
+          .key_offsets = e.shape.cu_seqlens,
+          .heads = e.shape.heads,
+          .head_size = head_size,
+          .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
+          .key_format = layer.key_format,
+          .value_format = layer.value_format};
+}
+
 namespace {
 
 // The working memory of a call. Attention's and the second region's own memory are the same: neither outlives its
@@ -19,18 +31,6 @@ struct Memory {
   Size step;
   Size all() const { return context + x + first + offsets + step; }
 };
-
-squeezebert_attention_shape attention_shape(const Encoder& e, const Layer& layer, const int32_t* query_offsets) {
-  const int64_t head_size = e.channels / e.shape.heads;
-  return {.sequences = e.shape.sequences,
-          .query_offsets = query_offsets,
-          .key_offsets = e.shape.cu_seqlens,
-          .heads = e.shape.heads,
-          .head_size = head_size,
-          .scale = 1.0f / std::sqrt(static_cast<float>(head_size)),
-          .key_format = layer.key_format,
-          .value_format = layer.value_format};
-}
 
 Memory plan_memory(const Workers& workers, const Encoder& e) {
   const int64_t tokens = e.shape.cu_seqlens[e.shape.sequences];

@@ -13,6 +13,9 @@ struct Encoder {
   const Layer* layers = nullptr;
 };
 
+// What the layer's attention is; its queries begin at query_offsets.
+squeezebert_attention_shape attention_shape(const Encoder& encoder, const Layer& layer, const int32_t* query_offsets);
+
 squeezebert_status run_encoder(Context& context, const Encoder& encoder, Rows x, MutableRows y);
 
 }  // namespace squeezebert

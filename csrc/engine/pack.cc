@@ -109,16 +109,9 @@ void unpack(const Weight& packed, float* weight) {
   });
 }
 
-squeezebert_status check_pack_alignment(const char* argument, const void* packed) {
-  const size_t past = reinterpret_cast<uintptr_t>(packed) % alignof(float);
-  if (past == 0) return SQUEEZEBERT_OK;
-  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected memory aligned to %zu bytes, got an address %zu past that",
-              argument, alignof(float), past);
-}
-
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight) {
   if (!packed) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a packed weight, got NULL", argument);
-  SQUEEZEBERT_TRY(check_pack_alignment(argument, packed));
+  SQUEEZEBERT_TRY(check_alignment(argument, packed, alignof(float)));
   if (bytes < sizeof(Header)) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got %zu bytes, less than its header", argument,
                 bytes);

@@ -33,9 +33,6 @@ void pack(const Product& product, const squeezebert_conv_shape& shape, const flo
 // The weight's values, as the format holds them.
 void unpack(const Weight& packed, float* weight);
 
-// Panels hold floats (or halves), and lie a multiple of their size after `packed`.
-squeezebert_status check_pack_alignment(const char* argument, const void* packed);
-
 // Reads and checks a header; `argument` is the name an error gives.
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight);
 

@@ -10,6 +10,9 @@ __attribute__((format(printf, 2, 3))) squeezebert_status fail(squeezebert_status
 
 const char* last_error();
 
+// Refuses an address that is no multiple of `alignment`; `argument` is the name that the error gives.
+squeezebert_status check_alignment(const char* argument, const void* memory, size_t alignment);
+
 // Returns from the enclosing function with any status but OK.
 #define SQUEEZEBERT_TRY(call)                                                           \
   do {                                                                                  \

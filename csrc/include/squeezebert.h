@@ -6,13 +6,16 @@
  *
  * Conventions, for every function:
  *  - Layout is token-major: a matrix of `tokens` rows and `channels` columns, channels contiguous, consecutive rows
- *    `stride` floats apart (stride >= channels). Group g of a grouped convolution owns the channels
- *    [g * in/groups, (g+1) * in/groups) of its input and likewise of its output.
+ *    `stride` floats apart (stride >= channels, also where there is one row or none). Group g of a grouped convolution
+ *    owns the channels [g * in/groups, (g+1) * in/groups) of its input and likewise of its output.
  *  - A batch is the concatenation of its sequences. `cu_seqlens` holds sequences + 1 offsets in tokens, the first 0,
  *    never decreasing; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1]. An empty sequence or batch is valid.
  *  - Weights are packed once (squeezebert_pack), into memory the caller owns. A packed weight knows its shape, its
- * format and the product it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
- *  - Biases may be NULL (then zero). Outputs must not overlap inputs, except where a function says so.
+ *    format and the product it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
+ *  - Biases may be NULL (then zero). No float of an output may be one of an input (columns of one matrix are apart),
+ *    except where a function says so. Pointers are aligned as their type is.
+ *  - Whatever floating-point environment a thread has (flush-to-zero, another rounding), results are those of the
+ *    default one, and the thread finds its own again afterwards.
  *  - Results are bit-identical whatever the batch around a row and the number of threads, and in float32 on every CPU
  *    (SQUEEZEBERT_NUMERICS).
  *  - No function throws, aborts or prints. Each returns a status; squeezebert_last_error() describes the last failure
@@ -48,7 +51,8 @@ typedef enum squeezebert_status {
   SQUEEZEBERT_INVALID_ARGUMENT = 1, /* a pointer, size, stride or offset that cannot be right */
   SQUEEZEBERT_UNSUPPORTED_ISA = 2,  /* the CPU lacks the ISA or product asked for, or the name is unknown */
   SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight, or one of another ISA, version or shape */
-  SQUEEZEBERT_OUT_OF_MEMORY = 4
+  SQUEEZEBERT_OUT_OF_MEMORY = 4,
+  SQUEEZEBERT_HOST_ERROR = 5 /* the host's parallel_for did not call the body once for every worker */
 } squeezebert_status;
 
 /* Text of the calling thread's last failure; "" before the first. Valid until that thread's next failure. */
@@ -111,13 +115,14 @@ SQUEEZEBERT_API squeezebert_status squeezebert_measure_peak(squeezebert_format f
 
 /* A parallel_for given by the host: calls body(argument, worker) once for every worker in [0, workers), in any order,
  * at the same time if it likes, and returns when all have returned. The library owns no threads but those of its pool.
- */
+ * A worker that was left out, called twice or unknown makes the call fail with SQUEEZEBERT_HOST_ERROR, its output
+ * undefined. A body must not be called, nor be running, after parallel_for has returned. */
 typedef void (*squeezebert_parallel_for)(void* host, int32_t workers, void (*body)(void* argument, int32_t worker),
                                          void* argument);
 
 /* Holds the parallel_for, the number of workers and the working memory, which grows to the largest call seen and is
- * then reused, so a steady-state call allocates nothing. One thread at a time may use a context; threads that compute
- * at the same time want one each. */
+ * then reused, so a steady-state call allocates nothing. One call at a time may use a context (another is refused with
+ * SQUEEZEBERT_INVALID_ARGUMENT); threads that compute at the same time want one each. */
 typedef struct squeezebert_context squeezebert_context;
 
 /* parallel_for = NULL: the library's own thread pool, started at the first call that needs it (and again in a forked
@@ -203,7 +208,8 @@ SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1d(squeezebert_contex
                                                               float* output, int64_t output_stride);
 
 /* Additive attention mask: element (sequence s, head h, query i, key j) at data[s * sequence_stride + h * head_stride +
- * i * query_stride + j]. A stride of 0 broadcasts. Masking with -FLT_MAX leaves a fully masked row uniform, as Hugging
+ * i * query_stride + j]. A stride of 0 broadcasts; any other is at least the keys of the longest sequence. Output must
+ * not lie between its first and its last element. Masking with -FLT_MAX leaves a fully masked row uniform, as Hugging
  * Face gives; a row that is -infinity throughout gives zeros. */
 typedef struct squeezebert_mask {
   const float* data;
@@ -221,7 +227,7 @@ typedef struct squeezebert_attention_shape {
   const int32_t* key_offsets;
   int64_t heads;
   int64_t head_size;
-  float scale; /* SqueezeBERT: 1 / sqrt(head_size) */
+  float scale; /* finite; SqueezeBERT: 1 / sqrt(head_size) */
   /* What keys and values are packed as, as if they were weights. */
   squeezebert_format key_format;
   squeezebert_format value_format;
@@ -249,7 +255,7 @@ SQUEEZEBERT_API squeezebert_status squeezebert_grouped_ffn(squeezebert_context* 
                                                            const squeezebert_layer_norm* layer_norm, float* output,
                                                            int64_t output_stride);
 
-/* Three embedding tables, [rows, channels] each, contiguous. */
+/* Three embedding tables, [rows, channels] each, contiguous, of at least one row. */
 typedef struct squeezebert_embeddings {
   const float* word;
   int64_t vocabulary;
@@ -289,12 +295,13 @@ typedef struct squeezebert_encoder_shape {
   int64_t sequences;
   const int32_t* cu_seqlens;
   int64_t heads;
-  /* 1: the output has one row per sequence, that of its first token (classification heads read no other), and the last
-   * layer computes only what those rows need. Every sequence must then have a token. */
+  /* 0 or 1. 1: the output has one row per sequence, that of its first token (classification heads read no other), and
+   * the last layer computes only what those rows need. Every sequence must then have a token. */
   int32_t first_token_only;
 } squeezebert_encoder_shape;
 
-/* Runs `layers` in turn on the rows of `input`. `output` may be `input` (same stride) unless first_token_only. */
+/* Runs `layers` in turn on the rows of `input`. `output` may be `input` (same pointer and stride) unless
+ * first_token_only. */
 SQUEEZEBERT_API squeezebert_status squeezebert_encoder(squeezebert_context* context,
                                                        const squeezebert_encoder_shape* shape,
                                                        const squeezebert_layer* layers, int64_t layer_count,

@@ -95,6 +95,7 @@ void CheckStatus(squeezebert_status status) {
       PyErr_SetString(PyExc_MemoryError, squeezebert_last_error());
       throw py::error_already_set();
     case SQUEEZEBERT_UNSUPPORTED_ISA:
+    case SQUEEZEBERT_HOST_ERROR:
       break;
   }
   throw std::runtime_error(squeezebert_last_error());
@@ -177,7 +178,8 @@ Mask AsMask(const OptionalArray& mask, int64_t sequences, int64_t heads, int64_t
   additive = BroadcastTo("mask", additive, py::make_tuple(sequences, heads, queries, keys));
   bool usable = IsAligned(additive) && (keys <= 1 || additive.strides(3) == kFloatBytes);
   for (py::ssize_t i = 0; i < 3; ++i) {
-    usable = usable && additive.strides(i) >= 0 && additive.strides(i) % kFloatBytes == 0;
+    const py::ssize_t stride = additive.strides(i);  // rows are the same or apart, not, say, a sliding window's
+    usable = usable && (stride == 0 || (stride >= keys * kFloatBytes && stride % kFloatBytes == 0));
   }
   if (!usable) additive = Contiguous(additive);
   const auto stride = [&](py::ssize_t i) { return static_cast<int64_t>(additive.strides(i) / kFloatBytes); };

@@ -61,11 +61,15 @@ Mask AsMask(const char* op, const std::optional<Tensor>& mask, int64_t sequences
   for (int d = 0; d < 4; ++d)
     if (dims.sizes[d] != 1 && dims.sizes[d] != wanted[d]) fail();
 
+  // The C API takes rows that are the same or apart; a sliding window's, say, are neither.
+  bool usable = keys <= 1 || dims.strides[3] == 1;
+  for (int d = 0; d < 3; ++d) usable = usable && (dims.strides[d] == 0 || dims.strides[d] >= keys);
+
   Mask result;
   if (is_bool) {
     result.owner = CopyMask<bool>(*mask, dims, keys,
                                   [](bool attend) { return attend ? 0.0F : std::numeric_limits<float>::lowest(); });
-  } else if (keys > 1 && dims.strides[3] != 1) {
+  } else if (!usable) {
     result.owner = CopyMask<float>(*mask, dims, keys, [](float value) { return value; });
   } else {
     result.owner = mask;

@@ -195,8 +195,13 @@ void test_rows() {
           "layer: expected a packed weight, got 1000 bytes that are not one");
   REFUSED(squeezebert_grouped_conv1x1_gelu(context, -1, x, kChannels, &layer, y, kWide), kInvalid,
           "tokens: expected 0 to 2^31 - 1, got -1");
-  OK(run(context, 1, x, 0, &layer, y, 0));  // one row has no stride
-  CHECK(output[kWide] == 7.0f);
+  REFUSED(run(context, 1, x, 0, &layer, y, kWide), kInvalid,  // one row has a stride, too, and so have none
+          "input: expected a stride of at least its 24 channels, got 0");
+  REFUSED(run(context, 1, x, kChannels, &layer, y, INT64_MIN), kInvalid,
+          "output: expected a stride of at least its 48 channels, got -9223372036854775808");
+  REFUSED(run(context, 0, x, kChannels, &layer, y, INT64_MAX), kInvalid,
+          "output: expected rows that fit into memory, got a stride of 9223372036854775807");
+  CHECK(output == Floats(kTokens * kWide, 7.0f));
 }
 
 void test_add_layer_norm() {
@@ -360,7 +365,7 @@ void test_embedding() {
   bad = good;
   bad.channels = 0;
   REFUSED(run({0, 1, 2}, {}, {0, 1, 2}, &bad), kInvalid,
-          "embeddings: expected at least one channel and token type, got 0 and 2");
+          "embeddings: expected at least one channel, word, position and token type, got 0, 10, 4 and 2");
   bad = good;
   bad.layer_norm.epsilon = -1.0f;
   REFUSED(run({0, 1, 2}, {}, {0, 1, 2}, &bad), kInvalid, "layer_norm: expected a finite epsilon of at least 0, got -1");
@@ -427,8 +432,9 @@ void test_out_of_memory() {
   Floats y(4);
   // Refused before a row is read, so that the rows need not exist.
   constexpr int64_t kWidth = 1 << 24;
-  CHECK(squeezebert_attention(context, &shape, x.data(), kWidth, x.data(), kWidth, x.data(), kWidth, nullptr, y.data(),
-                              kWidth) == SQUEEZEBERT_OUT_OF_MEMORY);
+  float *const nowhere = address(1 << 20), *const elsewhere = address(int64_t{1} << 40);
+  CHECK(squeezebert_attention(context, &shape, elsewhere, kWidth, elsewhere, kWidth, elsewhere, kWidth, nullptr,
+                              nowhere, kWidth) == SQUEEZEBERT_OUT_OF_MEMORY);
   CHECK(strstr(squeezebert_last_error(), "context: could not get ") != nullptr);
   CHECK(squeezebert_context_memory(context) == 0);
   OK(squeezebert_grouped_conv1x1(context, 1, x.data(), 4, &layer, y.data(), 4));

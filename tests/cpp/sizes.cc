@@ -88,12 +88,10 @@ void test_arithmetic() {
   static_assert(Size(5) < kMost && kMost < kMost * 2);
 }
 
-// 8 GiB and less, if the bytes of these were computed modulo 2^64.
+// Rows that do not exist, for none is read. 8 GiB and less, if the bytes of these were computed modulo 2^64.
 void test_layers_and_rows() {
   constexpr int64_t kTokens = (int64_t{1} << 31) - 15, kWide = (int64_t{1} << 31) - 2, kProjected = int64_t{1} << 30;
-  constexpr auto kRowBytes = static_cast<size_t>(kTokens) * 2 * sizeof(float);
-  const Addresses input(kRowBytes), output(kRowBytes);
-  CHECK(input.get() != nullptr && output.get() != nullptr);
+  float *const input = address(int64_t{1} << 45), *const output = address(1 << 20);
   const HugeLayer widen(kWide, 2, 1), narrow(2, kWide, 2), query(kProjected, 2, 1), key(kProjected, 2, 2);
   const squeezebert_linear up = widen.linear(), down = narrow.linear(), q = query.linear(), k = key.linear();
   Conv square(2, 2, 1, 1);
@@ -109,28 +107,24 @@ void test_layers_and_rows() {
       1, offsets, offsets, 1, kProjected, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   for (const int32_t workers : {1, 4096}) {
     const Context context(workers);
-    REFUSED(squeezebert_grouped_ffn(context, kTokens, input.floats(), 2, &up, &down, &layer_norm, output.floats(), 2));
-    REFUSED(squeezebert_grouped_qkv_attention(context, &heads, input.floats(), 2, &q, &k, &q, nullptr, output.floats(),
-                                              kProjected));
+    REFUSED(squeezebert_grouped_ffn(context, kTokens, input, 2, &up, &down, &layer_norm, output, 2));
+    REFUSED(squeezebert_grouped_qkv_attention(context, &heads, output, 2, &q, &k, &q, nullptr, input, kProjected));
     CHECK(squeezebert_context_memory(context) == 0);
   }
   // An encoder's second region goes by blocks of rows, whose memory is merely more than anybody has.
-  CHECK(squeezebert_encoder(Context(4096), &shape, &layer, 1, input.floats(), 2, nullptr, output.floats(), 2) ==
+  CHECK(squeezebert_encoder(Context(4096), &shape, &layer, 1, input, 2, nullptr, output, 2) ==
         SQUEEZEBERT_OUT_OF_MEMORY);
 }
 
 void test_attention() {
   constexpr int32_t kKeys = 1 << 20, kHeadSize = INT32_MAX;
-  const Addresses rows(static_cast<size_t>(kKeys) * kHeadSize * sizeof(float));  // 2^53 bytes: not to be had everywhere
-  const Floats x(1);
-  const float* const keys = rows.get() ? rows.floats() : x.data();
-  Floats y(1);
+  float *const keys = address(int64_t{1} << 45), *const y = address(1 << 20);
   const int32_t query_offsets[] = {0, 1}, key_offsets[] = {0, kKeys};
   const squeezebert_attention_shape shape = {1,         query_offsets, key_offsets,         1,
                                              kHeadSize, 1.0f,          SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   const Context context(4096);
-  REFUSED(squeezebert_attention(context, &shape, keys, kHeadSize, keys, kHeadSize, keys, kHeadSize, nullptr, y.data(),
-                                kHeadSize));
+  REFUSED(
+      squeezebert_attention(context, &shape, keys, kHeadSize, keys, kHeadSize, keys, kHeadSize, nullptr, y, kHeadSize));
 }
 
 // Two million million tasks, each of them nothing.

@@ -41,6 +41,9 @@ inline Floats denormals(int64_t count, uint32_t seed) {
   return values;
 }
 
+// For rows that nobody may touch.
+inline float* address(int64_t bytes) { return reinterpret_cast<float*>(static_cast<uintptr_t>(bytes)); }
+
 inline Floats slice(const Floats& x, int64_t begin, int64_t end) { return Floats(x.data() + begin, x.data() + end); }
 
 inline bool same_bits(const Floats& a, const Floats& b) {

@@ -1,0 +1,33 @@
+#include "api/call.h"
+
+#include "isa/dispatch.h"
+
+namespace squeezebert {
+
+squeezebert_status fail_in_use() {
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected one that no call is using, got one in use");
+}
+
+Call::Call(squeezebert_context* context) : context_(context), begun_(take()) {}
+
+Call::~Call() {
+  if (taken_) context_->in_use.store(false, std::memory_order_release);
+}
+
+squeezebert_status Call::take() {
+  if (!context_) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
+  if (context_->in_use.exchange(true, std::memory_order_acquire)) {
+    return fail_in_use();
+  }
+  taken_ = true;
+  context_->host_erred = false;
+  return row_kernels() && product_for(SQUEEZEBERT_FLOAT32) ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
+}
+
+squeezebert_status Call::ended() const {
+  if (!context_->host_erred) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_HOST_ERROR,
+              "parallel_for: expected one call of the body for every worker, got one left out, repeated or unknown");
+}
+
+}  // namespace squeezebert
