@@ -1,10 +1,12 @@
 // The C API: version, ISAs, contexts and packing.
+#include <algorithm>
 #include <chrono>
 #include <cinttypes>
 #include <new>
 
 #include "api/call.h"
 #include "api/check.h"
+#include "engine/cpus.h"
 
 using namespace squeezebert;
 
@@ -99,6 +101,15 @@ squeezebert_status squeezebert_context_set_workers(squeezebert_context* context,
 }
 
 int32_t squeezebert_context_workers(const squeezebert_context* context) { return context ? context->workers.count : 0; }
+
+squeezebert_status squeezebert_pool_shutdown(void) {
+  if (shut_down_pool()) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "pool: expected no call that is computing on its threads, got one");
+}
+
+int32_t squeezebert_default_workers(void) {
+  return static_cast<int32_t>(std::min<int64_t>(usable_cpus(), SQUEEZEBERT_MAX_WORKERS));
+}
 
 size_t squeezebert_context_memory(const squeezebert_context* context) {
   return context ? context->working.bytes() + context->layers.bytes() : 0;

@@ -42,6 +42,9 @@ struct Workers {
 // The library's own threads, as a squeezebert_parallel_for (its host is not used).
 void pool_parallel_for(void* host, int32_t workers, void (*body)(void*, int32_t), void* argument);
 
+// Ends these threads until they are wanted again. False, and nothing done, while one of their jobs is running.
+bool shut_down_pool();
+
 // Which of the workers of a job were called. It costs a worker one store, to a byte of its own.
 class RollCall {
  public:

@@ -125,14 +125,26 @@ typedef void (*squeezebert_parallel_for)(void* host, int32_t workers, void (*bod
  * SQUEEZEBERT_INVALID_ARGUMENT); threads that compute at the same time want one each. */
 typedef struct squeezebert_context squeezebert_context;
 
-/* parallel_for = NULL: the library's own thread pool, started at the first call that needs it (and again in a forked
- * child). workers: 1 to SQUEEZEBERT_MAX_WORKERS. */
+/* parallel_for = NULL: the library's own thread pool. workers: 1 to SQUEEZEBERT_MAX_WORKERS.
+ *
+ * There is one pool for all contexts. It starts threads when a call needs them (and again in a forked child), as many
+ * as that call's workers but one, which is the calling thread; after some seconds in which no call wanted them they
+ * end. While one context computes on them, a call in another does all of its work on its own thread: contexts that
+ * compute at the same time share cores best with one worker each. The threads block all signals but those of faults. */
 #define SQUEEZEBERT_MAX_WORKERS 4096
 SQUEEZEBERT_API squeezebert_status squeezebert_context_create(squeezebert_parallel_for parallel_for, void* host,
                                                               int32_t workers, squeezebert_context** context);
 SQUEEZEBERT_API void squeezebert_context_destroy(squeezebert_context* context);
 SQUEEZEBERT_API squeezebert_status squeezebert_context_set_workers(squeezebert_context* context, int32_t workers);
 SQUEEZEBERT_API int32_t squeezebert_context_workers(const squeezebert_context* context);
+/* Workers that make sense by default: the CPUs that this process may run on (its affinity and, on Linux, the quota of
+ * its cgroups, rounded up), 1 to SQUEEZEBERT_MAX_WORKERS. */
+SQUEEZEBERT_API int32_t squeezebert_default_workers(void);
+/* Ends the pool's threads and returns when they are gone; a later call that needs them starts them again. To be called
+ * before dlclose() of a plugin that has this library linked into it statically, whose code they would sleep in. (The
+ * shared library stays loaded by itself.) SQUEEZEBERT_INVALID_ARGUMENT, and nothing done, while a call is computing on
+ * them. */
+SQUEEZEBERT_API squeezebert_status squeezebert_pool_shutdown(void);
 /* Bytes of working memory held now; and: give it back. */
 SQUEEZEBERT_API size_t squeezebert_context_memory(const squeezebert_context* context);
 SQUEEZEBERT_API void squeezebert_context_release_memory(squeezebert_context* context);

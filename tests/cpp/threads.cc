@@ -146,7 +146,7 @@ void test_fork_while_busy() {
       while (!stop) work.run(context);
     });
   }
-  for (int round = 0; round < 10; ++round) check_in_child([&] { return same_bits(work.run(Context(3)), expected); });
+  for (int round = 0; round < 40; ++round) check_in_child([&] { return same_bits(work.run(Context(3)), expected); });
   stop = true;
   for (std::thread& thread : threads) thread.join();
 }

@@ -1,7 +1,9 @@
 // A program that loads the library as a plugin, computes on its thread pool, and unloads it: the pool's threads, which
-// sleep in its code, must not fall out of it.
+// sleep in its code, must not fall out of it. With SQUEEZEBERT_LEAVES it is told to end them, and then is gone.
 #include <dlfcn.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "support.h"
 
@@ -37,13 +39,23 @@ void compute(void* library) {
 }  // namespace
 
 int main() {
-  for (int round = 0; round < 2; ++round) {
+  for (int round = 0; round < 3; ++round) {
     void* const library = dlopen(SQUEEZEBERT_LIBRARY, RTLD_NOW | RTLD_LOCAL);
     if (!library) fprintf(stderr, "%s\n", dlerror());
     CHECK(library != nullptr);
     if (!library) break;
     compute(library);
+#ifdef SQUEEZEBERT_LEAVES
+    CHECK(FIND(library, squeezebert_pool_shutdown)() == SQUEEZEBERT_OK);
+#endif
     dlclose(library);
+#if defined(SQUEEZEBERT_LEAVES) && defined(__GLIBC__)  // where dlclose() unloads
+    CHECK(dlopen(SQUEEZEBERT_LIBRARY, RTLD_NOW | RTLD_NOLOAD) == nullptr);
+#endif
+    const pid_t child = fork();  // which calls nothing that was unloaded
+    if (child == 0) _exit(0);
+    int status = -1;
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
     const timespec while_they_fall_asleep = {0, 50'000'000};
     nanosleep(&while_they_fall_asleep, nullptr);
   }
