@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 _LAZY = {
     "optimize": "huggingface",
     "restore": "huggingface",
+    "release_memory": "numpy",
     "SqueezeBertConfig": "models",
     "SqueezeBertModel": "models",
     "SqueezeBertForMaskedLM": "models",

@@ -28,6 +28,7 @@ from ._native import (
     measure_peak,
     pack,
     products,
+    release_memory,
     set_num_threads,
     version,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "measure_peak",
     "pack",
     "products",
+    "release_memory",
     "set_num_threads",
     "version",
 ]

@@ -11,15 +11,13 @@ squeezebert_status fail_in_use() {
 Call::Call(squeezebert_context* context) : context_(context), begun_(take()) {}
 
 Call::~Call() {
-  if (taken_) context_->in_use.store(false, std::memory_order_release);
+  if (taken_) context_->end_call();
 }
 
 squeezebert_status Call::take() {
   if (!context_) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "context: expected a context, got NULL");
-  if (context_->in_use.exchange(true, std::memory_order_acquire)) {
-    return fail_in_use();
-  }
-  taken_ = true;
+  taken_ = context_->begin_call();
+  if (!taken_) return fail_in_use();
   context_->host_erred = false;
   return row_kernels() && product_for(SQUEEZEBERT_FLOAT32) ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
 }

@@ -95,7 +95,7 @@ squeezebert_status squeezebert_context_set_workers(squeezebert_context* context,
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "workers: expected 1 to %d, got %" PRId32, SQUEEZEBERT_MAX_WORKERS,
                 workers);
   }
-  if (context->in_use.load(std::memory_order_relaxed)) return fail_in_use();  // its memory is of the old number
+  if (context->in_call()) return fail_in_use();  // its memory is of the old number
   context->workers.count = workers;
   return SQUEEZEBERT_OK;
 }
@@ -111,15 +111,13 @@ int32_t squeezebert_default_workers(void) {
   return static_cast<int32_t>(std::min<int64_t>(usable_cpus(), SQUEEZEBERT_MAX_WORKERS));
 }
 
-size_t squeezebert_context_memory(const squeezebert_context* context) {
-  return context ? context->working.bytes() + context->layers.bytes() : 0;
-}
+size_t squeezebert_context_memory(const squeezebert_context* context) { return context ? context->memory() : 0; }
 
 void squeezebert_context_release_memory(squeezebert_context* context) {
-  if (!context) return;
-  context->working.release();
-  context->layers.release();
+  if (context) context->release_memory();
 }
+
+size_t squeezebert_release_memory(void) { return release_all_memory(); }
 
 squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_format format,
                                            size_t* bytes) {

@@ -42,6 +42,8 @@ struct Workers {
 // The library's own threads, as a squeezebert_parallel_for (its host is not used).
 void pool_parallel_for(void* host, int32_t workers, void (*body)(void*, int32_t), void* argument);
 
+struct ContextList;
+
 // Ends these threads until they are wanted again. False, and nothing done, while one of their jobs is running.
 bool shut_down_pool();
 
@@ -92,13 +94,39 @@ void for_each_task(const Workers& workers, int64_t tasks, const Body& body) {
 }  // namespace squeezebert
 
 struct squeezebert_context {
+  squeezebert_context();
+  ~squeezebert_context();
+  squeezebert_context(const squeezebert_context&) = delete;
+  squeezebert_context& operator=(const squeezebert_context&) = delete;
+
+  // Takes the context for a call; false when it has one already.
+  bool begin_call();
+  void end_call() { use.store(Use::kNone, std::memory_order_release); }
+  bool in_call() const { return use.load(std::memory_order_relaxed) == Use::kCall; }
+
+  size_t memory() const { return working.bytes() + layers.bytes(); }
+  // Returns the bytes given back: none while a call is using them.
+  size_t release_memory();
+
   squeezebert::Workers workers;
   squeezebert::Buffer working;  // activations and scratch
   squeezebert::Buffer layers;   // the layers of an encoder call, checked and decoded
-  std::atomic<bool> in_use{false};
   bool host_erred = false;
+
+ private:
+  enum class Use : unsigned char { kNone, kCall, kRelease };
+  std::atomic<Use> use{Use::kNone};
+
+  friend struct squeezebert::ContextList;
+  squeezebert_context* next = nullptr;  // in the list of all contexts
+  squeezebert_context* previous = nullptr;
 };
 
 namespace squeezebert {
+
 using Context = squeezebert_context;
-}
+
+// release_memory() of every context there is.
+size_t release_all_memory();
+
+}  // namespace squeezebert

@@ -145,9 +145,11 @@ SQUEEZEBERT_API int32_t squeezebert_default_workers(void);
  * shared library stays loaded by itself.) SQUEEZEBERT_INVALID_ARGUMENT, and nothing done, while a call is computing on
  * them. */
 SQUEEZEBERT_API squeezebert_status squeezebert_pool_shutdown(void);
-/* Bytes of working memory held now; and: give it back. */
+/* Bytes of working memory held now; and: give it back, unless a call is using it. */
 SQUEEZEBERT_API size_t squeezebert_context_memory(const squeezebert_context* context);
 SQUEEZEBERT_API void squeezebert_context_release_memory(squeezebert_context* context);
+/* Gives back the working memory of all contexts, of all threads, that no call is using; returns how many bytes. */
+SQUEEZEBERT_API size_t squeezebert_release_memory(void);
 
 /* ---- packed weights ---------------------------------------------------------------------------------------------- */
 

@@ -73,13 +73,30 @@ bool arm_multiplies_half() {
 }
 
 }  // namespace squeezebert
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+
+#include <cstddef>
+#include <initializer_list>
+
+namespace squeezebert {
+
+bool arm_cores_in_order() { return false; }
+
+// From the A11 and the M1 on. The first name is today's, the second that of systems before macOS 12 and iOS 15.
+bool arm_multiplies_half() {
+  for (const char* name : {"hw.optional.arm.FEAT_FP16", "hw.optional.neon_fp16"}) {
+    int has = 0;
+    size_t bytes = sizeof has;
+    if (sysctlbyname(name, &has, &bytes, nullptr, 0) == 0 && has != 0) return true;
+  }
+  return false;
+}
+
+}  // namespace squeezebert
 #elif defined(__aarch64__)
 namespace squeezebert {
 bool arm_cores_in_order() { return false; }
-#if defined(__APPLE__)
-bool arm_multiplies_half() { return true; }  // every Apple core that macOS on Arm runs on
-#else
 bool arm_multiplies_half() { return false; }
-#endif
 }  // namespace squeezebert
 #endif

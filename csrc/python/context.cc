@@ -1,16 +1,14 @@
 #include "python/context.h"
 
-#include <algorithm>
 #include <atomic>
 #include <memory>
-#include <thread>
 
 #include "python/arrays.h"
 
 namespace squeezebert::python {
 namespace {
 
-std::atomic<int32_t> g_threads{static_cast<int32_t>(std::max(1u, std::thread::hardware_concurrency()))};
+std::atomic<int32_t> g_threads{squeezebert_default_workers()};
 
 struct Destroy {
   void operator()(squeezebert_context* context) const { squeezebert_context_destroy(context); }

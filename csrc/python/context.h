@@ -7,7 +7,7 @@
 
 namespace squeezebert::python {
 
-/// Threads that calls use from now on: as many as the CPUs this process may run on, until set.
+/// Threads that calls use from now on: squeezebert_default_workers(), until set.
 int32_t NumThreads();
 void SetNumThreads(int32_t threads);
 

@@ -81,9 +81,16 @@ Weights packed before must be packed again. RuntimeError names what the CPU has 
              R"(Uses the named instruction set from now on; None chooses the best.
 
 Weights packed before must be packed again. RuntimeError names what the CPU has if it lacks this one.)");
-  module.def("get_num_threads", &NumThreads, "Threads that the functions of this module compute with.");
+  module.def("get_num_threads", &NumThreads,
+             R"(Threads that the functions of this module compute with.
+
+Until set: the CPUs that this process may run on, by its affinity and its cgroups' quota.)");
   module.def("set_num_threads", &SetNumThreads, py::arg("threads"),
              "Sets how many threads to compute with, 1 to 4096.");
+  module.def("release_memory", &squeezebert_release_memory, py::call_guard<py::gil_scoped_release>(),
+             R"(Gives back the working memory that calls from any thread have left for the next, and returns its bytes.
+
+That of torch.ops.squeezebert.* too. A call that is running keeps its own.)");
   module.def("measure_peak", &MeasurePeak, py::arg("seconds") = 0.2,
              R"(The float32 multiply-add rate of one core, GFLOP/s.
 

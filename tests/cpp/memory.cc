@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <atomic>
+#include <thread>
 
 #include "support.h"
 
@@ -148,6 +149,45 @@ void test_growth() {
   CHECK(squeezebert_context_memory(context) == small);
 }
 
+// Of all contexts at once, whoever's they are, but not what a call is using; and beside calls that go on.
+void test_release_all() {
+  Model model(kSqueezeBert, 1, kHidden, kWide);
+  const Floats input(16 * kHidden, 0.5f);
+  Floats expected(input.size());
+  encode(Context(), model, {0, 16}, false, input, &expected);
+  squeezebert_release_memory();
+  CHECK(squeezebert_release_memory() == 0);
+
+  const Context mine, other;
+  const auto use = [&](squeezebert_context* context, int32_t tokens) {
+    Floats output(input.size());
+    encode(context, model, {0, tokens}, false, input, &output);
+    if (tokens == 16) CHECK(same_bits(output, expected));
+  };
+  use(mine, 4);
+  use(other, 8);
+  const size_t held = squeezebert_context_memory(mine) + squeezebert_context_memory(other);
+  CHECK(held > 0 && squeezebert_release_memory() == held);
+  CHECK(squeezebert_context_memory(mine) == 0 && squeezebert_context_memory(other) == 0);
+
+  const auto releasing = [](void*, int32_t workers, void (*body)(void*, int32_t), void* argument) {
+    squeezebert_release_memory();
+    forwards(nullptr, workers, body, argument);
+  };
+  const Context busy(3, releasing);
+  use(mine, 4);
+  use(busy, 16);
+  CHECK(squeezebert_context_memory(mine) == 0 && squeezebert_context_memory(busy) > 0);
+
+  std::atomic<bool> stop{false};
+  std::thread beside([&] {
+    while (!stop) squeezebert_release_memory();
+  });
+  for (int round = 0; round < 10; ++round) use(mine, 16);
+  stop = true;
+  beside.join();
+}
+
 // Every function, a second time, with one worker and with the pool's.
 void test_steady_state() {
 #ifdef COUNTS_ALLOCATIONS
@@ -201,6 +241,7 @@ void test_steady_state() {
 int main() {
   test_bound();
   test_growth();
+  test_release_all();
   test_steady_state();
   return check_result();
 }
