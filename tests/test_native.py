@@ -124,6 +124,26 @@ def test_python_threads_compute_at_the_same_time() -> None:
     assert not wrong
 
 
+def test_memory_is_given_back() -> None:
+    layer, x = Layer(seed=1), floats(3, 40, 24)
+    expected = kernels.encoder(x, layer.params, 4)
+    assert squeezebert_kernels.release_memory() > 0
+    assert kernels.release_memory() == 0
+    np.testing.assert_array_equal(kernels.encoder(x, layer.params, 4), expected)
+    assert kernels.release_memory() > 0
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity to set")
+def test_threads_by_default_are_the_cpus_this_process_may_use() -> None:
+    code = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        from squeezebert_kernels import numpy
+        print(numpy.get_num_threads())
+    """
+    assert fresh_process(code).stdout == "1\n"
+
+
 def fresh_process(code: str, isa: str | None = None) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "SQUEEZEBERT_FORCE_ISA"}
     if isa is not None:

@@ -152,7 +152,7 @@ void test_shrinking(const Work& work) {
   CHECK(threads() > before + 8);
 }
 
-void test_no_threads(const Work& work) {
+void test_no_threads([[maybe_unused]] const Work& work) {
 #ifdef COUNTS_THREADS_STARTED
   OK(squeezebert_pool_shutdown());
   no_threads = true;

@@ -111,9 +111,11 @@ void test_layers_and_rows() {
     REFUSED(squeezebert_grouped_qkv_attention(context, &heads, output, 2, &q, &k, &q, nullptr, input, kProjected));
     CHECK(squeezebert_context_memory(context) == 0);
   }
+#ifndef SQUEEZEBERT_SANITIZED  // which stop the program there
   // An encoder's second region goes by blocks of rows, whose memory is merely more than anybody has.
   CHECK(squeezebert_encoder(Context(4096), &shape, &layer, 1, input, 2, nullptr, output, 2) ==
         SQUEEZEBERT_OUT_OF_MEMORY);
+#endif
 }
 
 void test_attention() {
