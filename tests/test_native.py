@@ -127,7 +127,7 @@ def test_python_threads_compute_at_the_same_time() -> None:
 def test_memory_is_given_back() -> None:
     layer, x = Layer(seed=1), floats(3, 40, 24)
     expected = kernels.encoder(x, layer.params, 4)
-    assert squeezebert_kernels.release_memory() > 0
+    assert kernels.release_memory() > 0
     assert kernels.release_memory() == 0
     np.testing.assert_array_equal(kernels.encoder(x, layer.params, 4), expected)
     assert kernels.release_memory() > 0

@@ -21,10 +21,11 @@ void CheckFloat32(const std::string& name, const py::array& array) {
 
 bool IsAligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
 
-/// A contiguous array of T with the same values. ensure() gives a null one when there is no memory for a copy.
+/// A contiguous, aligned array of T with the same values. ensure() gives a null one when there is no memory for a copy.
 template <typename T>
 py::array_t<T> ContiguousAs(const py::array& array) {
-  auto contiguous = py::array_t<T, py::array::c_style | py::array::forcecast>::ensure(array);
+  constexpr int kFlags = py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  auto contiguous = py::array_t<T, kFlags>::ensure(array);
   if (!contiguous) {
     PyErr_SetString(PyExc_MemoryError, ("no memory for a contiguous copy of " + Describe(array)).c_str());
     throw py::error_already_set();

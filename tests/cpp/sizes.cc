@@ -99,10 +99,10 @@ void test_layers_and_rows() {
   const Norm norm(2);
   const squeezebert_layer_norm layer_norm = norm.get();
   const squeezebert_linear same = square.linear();
-  const squeezebert_layer layer = {
+  [[maybe_unused]] const squeezebert_layer layer = {
       same, same, same, same, layer_norm, up, down, layer_norm, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   const int32_t offsets[] = {0, kTokens};
-  const squeezebert_encoder_shape shape = {1, offsets, 1, 0};
+  [[maybe_unused]] const squeezebert_encoder_shape shape = {1, offsets, 1, 0};
   const squeezebert_attention_shape heads = {
       1, offsets, offsets, 1, kProjected, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   for (const int32_t workers : {1, 4096}) {
