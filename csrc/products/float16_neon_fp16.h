@@ -42,7 +42,11 @@ inline void pack_left(const LeftRows& a, void* left) {
     const float* from = a.values + r * a.stride;
     Half* to = static_cast<Half*>(left) + r * left_stride(a.depth) / static_cast<int64_t>(sizeof(Half));
     int64_t k = 0;
-    for (; k + Vec::kLanes <= a.depth; k += Vec::kLanes) store(to + k, load(from + k));
+#pragma GCC unroll 4
+    for (; k + 8 <= a.depth; k += 8) {
+      const float16x8_t rounded = vcvt_high_f16_f32(vcvt_f16_f32(vld1q_f32(from + k)), vld1q_f32(from + k + 4));
+      vst1q_u16(&to[k].bits, vreinterpretq_u16_f16(rounded));
+    }
     for (; k < a.depth; ++k) store_one(to + k, from[k]);
   }
 }
