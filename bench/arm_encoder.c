@@ -50,7 +50,8 @@ int main(int argc, char** argv) {
   if (argc > 1 && strcmp(argv[1], "float16") == 0) format = SQUEEZEBERT_FLOAT16;
   squeezebert_layer layers[kLayers];
   for (int i = 0; i < kLayers; ++i) {
-    layers[i] = (squeezebert_layer){linear(kHidden, kHidden, 4),
+    layers[i] = (squeezebert_layer){sizeof(squeezebert_layer),
+                                    linear(kHidden, kHidden, 4),
                                     linear(kHidden, kHidden, 4),
                                     linear(kHidden, kHidden, 4),
                                     linear(kHidden, kHidden, 1),
@@ -62,7 +63,7 @@ int main(int argc, char** argv) {
                                     format};
   }
   const int32_t offsets[2] = {0, kTokens};
-  const squeezebert_encoder_shape shape = {1, offsets, 12, 0};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 1, offsets, 12, 0};
   squeezebert_context* context = NULL;
   check(squeezebert_context_create(NULL, NULL, 1, &context));
   float* x = numbers(kTokens * kHidden, 1.0f);

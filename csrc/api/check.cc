@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cinttypes>
 #include <cmath>
+#include <cstring>
 
 namespace squeezebert {
 
@@ -83,6 +84,24 @@ squeezebert_status check_layer_norm(const char* name, const squeezebert_layer_no
   return check_alignment(name, norm->bias, alignof(float));
 }
 
+squeezebert_status check_struct(const char* name, const void* given, size_t known) {
+  if (!given) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a struct, got NULL", name);
+  SQUEEZEBERT_TRY(check_alignment(name, given, alignof(size_t)));
+  constexpr size_t kMost = 4096;  // beyond it, nobody set the size
+  size_t size = 0;
+  std::memcpy(&size, given, sizeof size);
+  if (size < known || size > kMost || size % alignof(size_t) != 0) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a struct_size of %zu, got %zu", name, known, size);
+  }
+  const char* const bytes = static_cast<const char*>(given);
+  if (std::any_of(bytes + known, bytes + size, [](char byte) { return byte != 0; })) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT,
+                "%s: expected zeros after the %zu bytes that this version knows, got a later version's members", name,
+                known);
+  }
+  return SQUEEZEBERT_OK;
+}
+
 squeezebert_status check_scale(float scale) {
   if (std::isfinite(scale)) return SQUEEZEBERT_OK;
   return fail(SQUEEZEBERT_INVALID_ARGUMENT, "scale: expected a finite number, got %g", static_cast<double>(scale));
@@ -91,6 +110,7 @@ squeezebert_status check_scale(float scale) {
 squeezebert_status check_mask(const squeezebert_mask* mask, const squeezebert_attention_shape& shape,
                               const Matrix& output) {
   if (!mask) return SQUEEZEBERT_OK;
+  SQUEEZEBERT_TRY(check_struct("mask", mask, sizeof *mask));
   if (!mask->data) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "mask: expected its data, got NULL");
   SQUEEZEBERT_TRY(check_alignment("mask", mask->data, alignof(float)));
   const int64_t keys = longest(shape.key_offsets, shape.sequences);

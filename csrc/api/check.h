@@ -22,6 +22,9 @@ squeezebert_status check_offsets(const char* name, int64_t sequences, const int3
 
 squeezebert_status check_heads(int64_t heads, int64_t head_size);
 squeezebert_status check_layer_norm(const char* name, const squeezebert_layer_norm* norm);
+// A struct that begins with its size, of which this version knows `known` bytes; null is refused, too.
+squeezebert_status check_struct(const char* name, const void* given, size_t known);
+
 squeezebert_status check_scale(float scale);
 
 // A mask for sequences and heads of this shape; `output` must not lie among its floats.

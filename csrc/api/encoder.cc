@@ -12,7 +12,13 @@ using namespace squeezebert;
 
 namespace {
 
-squeezebert_status read_layer(const squeezebert_layer& from, int64_t channels, Layer* to) {
+// `size` is what the first layer says of itself, and how far apart they are.
+squeezebert_status read_layer(const squeezebert_layer& from, size_t size, int64_t channels, Layer* to) {
+  SQUEEZEBERT_TRY(check_struct("squeezebert_layer", &from, sizeof from));
+  if (from.struct_size != size) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "squeezebert_layer: expected the first layer's struct_size, %zu, got %zu",
+                size, from.struct_size);
+  }
   SQUEEZEBERT_TRY(read_linear("query", &from.query, channels, channels, &to->query));
   SQUEEZEBERT_TRY(read_linear("key", &from.key, channels, channels, &to->key));
   SQUEEZEBERT_TRY(read_linear("value", &from.value, channels, channels, &to->value));
@@ -39,7 +45,7 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
                                                   const squeezebert_mask* mask, float* output, int64_t output_stride) {
   const Call call(context);
   SQUEEZEBERT_TRY(call.begun());
-  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  SQUEEZEBERT_TRY(check_struct("shape", shape, sizeof *shape));
   SQUEEZEBERT_TRY(check_offsets("cu_seqlens", shape->sequences, shape->cu_seqlens));
   if (shape->first_token_only != 0 && shape->first_token_only != 1) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "first_token_only: expected 0 or 1, got %" PRId32,
@@ -51,11 +57,15 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
   if (!layers) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "layers: expected 1 to 2^20 layers, got NULL");
   auto* decoded = static_cast<Layer*>(context->layers.reserve(Size(layer_count) * sizeof(Layer)));
   if (!decoded) return SQUEEZEBERT_OUT_OF_MEMORY;
+  SQUEEZEBERT_TRY(check_struct("layer 0: squeezebert_layer", layers, sizeof *layers));
+  const size_t size = layers->struct_size;
   Linear first;
-  SQUEEZEBERT_TRY(read_linear("layer 0: query", &layers[0].query, 0, 0, &first));
+  SQUEEZEBERT_TRY(read_linear("layer 0: query", &layers->query, 0, 0, &first));
   const int64_t channels = first.weight.shape.in_channels;
   for (int64_t l = 0; l < layer_count; ++l) {
-    const squeezebert_status status = read_layer(layers[l], channels, new (&decoded[l]) Layer);
+    const auto* layer = reinterpret_cast<const squeezebert_layer*>(reinterpret_cast<const char*>(layers) +
+                                                                   static_cast<size_t>(l) * size);
+    const squeezebert_status status = read_layer(*layer, size, channels, new (&decoded[l]) Layer);
     if (status != SQUEEZEBERT_OK) {
       char text[512];
       std::snprintf(text, sizeof text, "%s", last_error());

@@ -119,7 +119,7 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
                                          float* output, int64_t output_stride) {
   const Call call(context);
   SQUEEZEBERT_TRY(call.begun());
-  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  SQUEEZEBERT_TRY(check_struct("shape", shape, sizeof *shape));
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
@@ -150,7 +150,7 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
                                                      int64_t output_stride) {
   const Call call(context);
   SQUEEZEBERT_TRY(call.begun());
-  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  SQUEEZEBERT_TRY(check_struct("shape", shape, sizeof *shape));
   SQUEEZEBERT_TRY(check_offsets("query_offsets", shape->sequences, shape->query_offsets));
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
@@ -209,7 +209,8 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
   const Call call(context);
   SQUEEZEBERT_TRY(call.begun());
   SQUEEZEBERT_TRY(check_tokens(tokens));
-  if (!embeddings || !embeddings->word || !embeddings->position || !embeddings->token_type) {
+  SQUEEZEBERT_TRY(check_struct("embeddings", embeddings, sizeof *embeddings));
+  if (!embeddings->word || !embeddings->position || !embeddings->token_type) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "embeddings: expected three tables, got NULL");
   }
   const squeezebert_embeddings& e = *embeddings;

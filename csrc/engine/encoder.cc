@@ -8,7 +8,8 @@ namespace squeezebert {
 
 squeezebert_attention_shape attention_shape(const Encoder& e, const Layer& layer, const int32_t* query_offsets) {
   const int64_t head_size = e.channels / e.shape.heads;
-  return {.sequences = e.shape.sequences,
+  return {.struct_size = sizeof(squeezebert_attention_shape),
+          .sequences = e.shape.sequences,
           .query_offsets = query_offsets,
           .key_offsets = e.shape.cu_seqlens,
           .heads = e.shape.heads,

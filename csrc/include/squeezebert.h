@@ -18,6 +18,9 @@
  *    default one, and the thread finds its own again afterwards.
  *  - Results are bit-identical whatever the batch around a row and the number of threads, and in float32 on every CPU
  *    (SQUEEZEBERT_NUMERICS).
+ *  - Structs that later versions may extend begin with struct_size, their sizeof; SQUEEZEBERT_..._INIT sets it, and
+ *    all else to nothing. A larger struct, of a later version, is taken if all that is new to this one is zero. The
+ *    others (squeezebert_conv_shape, _linear and _layer_norm, which stand inside of those) stay as they are.
  *  - No function throws, aborts or prints. Each returns a status; squeezebert_last_error() describes the last failure
  *    of the calling thread: which argument, what was expected, what came.
  */
@@ -226,16 +229,19 @@ SQUEEZEBERT_API squeezebert_status squeezebert_grouped_conv1d(squeezebert_contex
  * not lie between its first and its last element. Masking with -FLT_MAX leaves a fully masked row uniform, as Hugging
  * Face gives; a row that is -infinity throughout gives zeros. */
 typedef struct squeezebert_mask {
+  size_t struct_size;
   const float* data;
   int64_t sequence_stride;
   int64_t head_stride;
   int64_t query_stride;
 } squeezebert_mask;
+#define SQUEEZEBERT_MASK_INIT {sizeof(squeezebert_mask), NULL, 0, 0, 0}
 
 /* Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V for each sequence and head. Queries of
  * sequence s are rows query_offsets[s] .. query_offsets[s+1]; keys and values likewise by key_offsets. Head h owns
  * columns [h * head_size, (h+1) * head_size) of every matrix. mask may be NULL. */
 typedef struct squeezebert_attention_shape {
+  size_t struct_size;
   int64_t sequences;
   const int32_t* query_offsets;
   const int32_t* key_offsets;
@@ -246,6 +252,8 @@ typedef struct squeezebert_attention_shape {
   squeezebert_format key_format;
   squeezebert_format value_format;
 } squeezebert_attention_shape;
+#define SQUEEZEBERT_ATTENTION_SHAPE_INIT \
+  {sizeof(squeezebert_attention_shape), 0, NULL, NULL, 0, 0, 0.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32}
 
 SQUEEZEBERT_API squeezebert_status squeezebert_attention(squeezebert_context* context,
                                                          const squeezebert_attention_shape* shape, const float* query,
@@ -271,6 +279,7 @@ SQUEEZEBERT_API squeezebert_status squeezebert_grouped_ffn(squeezebert_context* 
 
 /* Three embedding tables, [rows, channels] each, contiguous, of at least one row. */
 typedef struct squeezebert_embeddings {
+  size_t struct_size;
   const float* word;
   int64_t vocabulary;
   const float* position;
@@ -280,6 +289,7 @@ typedef struct squeezebert_embeddings {
   int64_t channels;
   squeezebert_layer_norm layer_norm;
 } squeezebert_embeddings;
+#define SQUEEZEBERT_EMBEDDINGS_INIT {sizeof(squeezebert_embeddings), NULL, 0, NULL, 0, NULL, 0, 0, {NULL, NULL, 0.0f}}
 
 /* output = layer_norm(word[input_ids] + position[position_ids] + token_type[token_type_ids]). token_type_ids may be
  * NULL (then all 0). Every id is checked before anything is written. */
@@ -293,6 +303,7 @@ SQUEEZEBERT_API squeezebert_status squeezebert_embedding_layer_norm(
  * output = ln2(output(gelu(intermediate(y))) + y). Every linear has its own group count; groups = 1 everywhere is
  * BERT. */
 typedef struct squeezebert_layer {
+  size_t struct_size; /* of every layer of a call the same: it is how far apart they are */
   squeezebert_linear query;
   squeezebert_linear key;
   squeezebert_linear value;
@@ -304,8 +315,13 @@ typedef struct squeezebert_layer {
   squeezebert_format key_format; /* of attention, as in squeezebert_attention_shape */
   squeezebert_format value_format;
 } squeezebert_layer;
+#define SQUEEZEBERT_LAYER_INIT                                                          \
+  {sizeof(squeezebert_layer), {NULL, 0, NULL},     {NULL, 0, NULL},    {NULL, 0, NULL}, \
+   {NULL, 0, NULL},           {NULL, NULL, 0.0f},  {NULL, 0, NULL},    {NULL, 0, NULL}, \
+   {NULL, NULL, 0.0f},        SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32}
 
 typedef struct squeezebert_encoder_shape {
+  size_t struct_size;
   int64_t sequences;
   const int32_t* cu_seqlens;
   int64_t heads;
@@ -313,6 +329,7 @@ typedef struct squeezebert_encoder_shape {
    * the last layer computes only what those rows need. Every sequence must then have a token. */
   int32_t first_token_only;
 } squeezebert_encoder_shape;
+#define SQUEEZEBERT_ENCODER_SHAPE_INIT {sizeof(squeezebert_encoder_shape), 0, NULL, 0, 0}
 
 /* Runs `layers` in turn on the rows of `input`. `output` may be `input` (same pointer and stride) unless
  * first_token_only. */

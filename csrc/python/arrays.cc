@@ -184,7 +184,8 @@ Mask AsMask(const OptionalArray& mask, int64_t sequences, int64_t heads, int64_t
   }
   if (!usable) additive = Contiguous(additive);
   const auto stride = [&](py::ssize_t i) { return static_cast<int64_t>(additive.strides(i) / kFloatBytes); };
-  return {additive, {static_cast<const float*>(additive.data()), stride(0), stride(1), stride(2)}};
+  return {additive,
+          {sizeof(squeezebert_mask), static_cast<const float*>(additive.data()), stride(0), stride(1), stride(2)}};
 }
 
 py::array_t<int64_t> AsIds(const std::string& name, const py::array& ids, const py::array& like) {

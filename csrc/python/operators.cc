@@ -100,7 +100,8 @@ struct Layer {
   }
 
   squeezebert_layer View() const {
-    return {.query = query.view,
+    return {.struct_size = sizeof(squeezebert_layer),
+            .query = query.view,
             .key = key.view,
             .value = value.view,
             .post_attention = post_attention.view,
@@ -170,7 +171,8 @@ Output Attention(const py::array& query, const py::array& key, const py::array& 
     Fail("value: expected the sizes of key ", Describe(key), ", got ", Describe(value));
   }
   const Mask additive = AsMask(mask, queries.count(), num_heads, queries.longest(), keys.longest());
-  const squeezebert_attention_shape shape{.sequences = queries.count(),
+  const squeezebert_attention_shape shape{.struct_size = sizeof(squeezebert_attention_shape),
+                                          .sequences = queries.count(),
                                           .query_offsets = queries.offsets.data(),
                                           .key_offsets = keys.offsets.data(),
                                           .heads = num_heads,
@@ -196,7 +198,8 @@ Output GroupedQkvAttention(const py::array& input, const PackedWeight& query_wei
   CheckOut("value_weight", value, query.out_channels);
   const int64_t head_size = HeadSize(num_heads, query.out_channels);
   const Mask additive = SequenceMask(mask, cu_seqlens, in, num_heads);
-  const squeezebert_attention_shape shape{.sequences = in.count(),
+  const squeezebert_attention_shape shape{.struct_size = sizeof(squeezebert_attention_shape),
+                                          .sequences = in.count(),
                                           .query_offsets = in.offsets.data(),
                                           .key_offsets = in.offsets.data(),
                                           .heads = num_heads,
@@ -237,8 +240,15 @@ Output EmbeddingLayerNorm(const py::array& input_ids, const OptionalArray& token
   const auto ids = AsIds("input_ids", input_ids, input_ids);
   const auto positions = AsIds("position_ids", position_ids ? *position_ids : PositionsOf(input_ids), input_ids);
   const auto types = token_type_ids ? AsIds("token_type_ids", *token_type_ids, input_ids) : py::array_t<int64_t>();
-  const squeezebert_embeddings embeddings{word.data,       word.rows,       position.data, position.rows,
-                                          token_type.data, token_type.rows, word.channels, norm.view};
+  const squeezebert_embeddings embeddings{sizeof(squeezebert_embeddings),
+                                          word.data,
+                                          word.rows,
+                                          position.data,
+                                          position.rows,
+                                          token_type.data,
+                                          token_type.rows,
+                                          word.channels,
+                                          norm.view};
   std::vector<py::ssize_t> sizes(input_ids.shape(), input_ids.shape() + input_ids.ndim());
   sizes.push_back(word.channels);
   Output output(sizes);
@@ -261,7 +271,8 @@ Output Encoder(const py::array& input, const std::vector<py::object>& params, in
     layers.push_back(owners.emplace_back(params, first, channels, eps).View());
   }
   const Mask additive = SequenceMask(mask, cu_seqlens, in, num_heads);
-  const squeezebert_encoder_shape shape{in.count(), in.offsets.data(), num_heads, first_token_only ? 1 : 0};
+  const squeezebert_encoder_shape shape{sizeof(squeezebert_encoder_shape), in.count(), in.offsets.data(), num_heads,
+                                        first_token_only ? 1 : 0};
   Output output = first_token_only ? Output({in.count(), channels}) : EmptyRows(input, channels);
   Run(squeezebert_encoder, &shape, layers.data(), static_cast<int64_t>(layers.size()), in.rows.data, in.rows.stride,
       additive.get(), output.mutable_data(), channels);

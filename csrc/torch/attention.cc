@@ -13,7 +13,8 @@ namespace {
 squeezebert_attention_shape Shape(const Sequences& queries, const Sequences& keys, int64_t num_heads, int64_t channels,
                                   std::optional<double> scale, squeezebert_format format) {
   const int64_t head_size = channels / num_heads;
-  return {.sequences = queries.count(),
+  return {.struct_size = sizeof(squeezebert_attention_shape),
+          .sequences = queries.count(),
           .query_offsets = queries.offsets.data(),
           .key_offsets = keys.offsets.data(),
           .heads = num_heads,

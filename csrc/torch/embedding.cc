@@ -81,7 +81,8 @@ Tensor EmbeddingLayerNorm(const Tensor& input_ids, const OptionalTensor& token_t
   sizes.push_back(channels);
   Tensor output = torch::stable::new_empty(words, sizes);
   if (ids.numel() == 0) return output;
-  const squeezebert_embeddings embeddings{words.const_data_ptr<float>(),
+  const squeezebert_embeddings embeddings{sizeof(squeezebert_embeddings),
+                                          words.const_data_ptr<float>(),
                                           words.size(0),
                                           positions.const_data_ptr<float>(),
                                           positions.size(0),

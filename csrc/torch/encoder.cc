@@ -50,7 +50,8 @@ class Layers {
       const Linear& intermediate = AddLinear(first, 10, 4, channels, /*out_channels=*/std::nullopt);
       const Linear& output = AddLinear(first, 12, 5, intermediate.out_channels, channels);
       const LayerNorm& output_norm = AddLayerNorm(first, 14, channels);
-      views_.push_back({.query = query.view,
+      views_.push_back({.struct_size = sizeof(squeezebert_layer),
+                        .query = query.view,
                         .key = key.view,
                         .value = value.view,
                         .post_attention = post_attention.view,
@@ -117,7 +118,8 @@ Tensor Run(const char* op, const Tensor& input, const std::vector<Tensor>& param
   Tensor output = first_token_only ? torch::stable::new_empty(input, {sequences.count(), rows.channels})
                                    : EmptyRows(input, rows.channels);
   if (rows.rows == 0) return output;
-  const squeezebert_encoder_shape shape{.sequences = sequences.count(),
+  const squeezebert_encoder_shape shape{.struct_size = sizeof(squeezebert_encoder_shape),
+                                        .sequences = sequences.count(),
                                         .cu_seqlens = sequences.offsets.data(),
                                         .heads = num_heads,
                                         .first_token_only = first_token_only};

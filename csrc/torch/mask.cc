@@ -75,7 +75,8 @@ Mask AsMask(const char* op, const std::optional<Tensor>& mask, int64_t sequences
     result.owner = mask;
   }
   dims = Dims(*result.owner);
-  result.view = {result.owner->const_data_ptr<float>(), dims.strides[0], dims.strides[1], dims.strides[2]};
+  result.view = {sizeof(squeezebert_mask), result.owner->const_data_ptr<float>(), dims.strides[0], dims.strides[1],
+                 dims.strides[2]};
   return result;
 }
 

@@ -22,8 +22,15 @@ void check_refused(squeezebert_status status, const std::string& text, int line)
 squeezebert_status attend(float scale, const squeezebert_mask* mask) {
   const Floats x = random(kTokens * kChannels, 1);
   Floats y(x.size());
-  const squeezebert_attention_shape shape = {1,     kOffsets.data(),     kOffsets.data(),    2, kChannels / 2,
-                                             scale, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             1,
+                                             kOffsets.data(),
+                                             kOffsets.data(),
+                                             2,
+                                             kChannels / 2,
+                                             scale,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   return squeezebert_attention(Context(), &shape, x.data(), kChannels, x.data(), kChannels, x.data(), kChannels, mask,
                                y.data(), kChannels);
 }
@@ -35,7 +42,7 @@ squeezebert_status encode(int32_t first_token_only, const squeezebert_mask* mask
   const squeezebert_layer one = layer.get();
   const Floats x = random(kTokens * kChannels, 1);
   Floats y(x.size());
-  const squeezebert_encoder_shape shape = {1, kOffsets.data(), 2, first_token_only};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 1, kOffsets.data(), 2, first_token_only};
   return squeezebert_encoder(Context(), &shape, &one, 1, x.data(), kChannels, mask, y.data(), kChannels);
 }
 
@@ -48,8 +55,15 @@ void test_scale() {
   Conv conv(kChannels, kChannels, 2, 1);
   conv.pack();
   const squeezebert_linear layer = conv.linear();
-  const squeezebert_attention_shape shape = {1,        kOffsets.data(),     kOffsets.data(),    2, kChannels / 2,
-                                             INFINITY, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             1,
+                                             kOffsets.data(),
+                                             kOffsets.data(),
+                                             2,
+                                             kChannels / 2,
+                                             INFINITY,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   const Floats x(kTokens * kChannels);
   Floats y(x.size());
   REFUSED(squeezebert_grouped_qkv_attention(Context(), &shape, x.data(), kChannels, &layer, &layer, &layer, nullptr,
@@ -60,7 +74,7 @@ void test_scale() {
 void test_mask() {
   const Floats data(2 * kTokens * kTokens);
   const auto refused = [&](int64_t sequence, int64_t head, int64_t query, const std::string& text) {
-    const squeezebert_mask mask = {data.data(), sequence, head, query};
+    const squeezebert_mask mask = {sizeof(squeezebert_mask), data.data(), sequence, head, query};
     REFUSED(attend(1.0f, &mask), text);
     REFUSED(encode(0, &mask), text);
   };
@@ -73,7 +87,9 @@ void test_mask() {
   refused(0, 0, 1, strides("query_stride", "1"));
   refused(0, INT64_MIN, 4, strides("head_stride", "-9223372036854775808"));
   refused(0, INT64_MAX, 4, "mask: expected strides that fit into memory, got 0, 9223372036854775807 and 4");
-  const squeezebert_mask good[] = {{data.data(), 0, 0, 0}, {data.data(), 0, 16, 4}, {data.data(), INT64_MAX, 4, 8}};
+  const squeezebert_mask good[] = {{sizeof(squeezebert_mask), data.data(), 0, 0, 0},
+                                   {sizeof(squeezebert_mask), data.data(), 0, 16, 4},
+                                   {sizeof(squeezebert_mask), data.data(), INT64_MAX, 4, 8}};
   for (const squeezebert_mask& mask : good) {
     OK(attend(1.0f, &mask));
     OK(encode(0, &mask));
@@ -89,7 +105,8 @@ void test_first_token_only() {
 void test_embeddings() {
   const Floats table(4 * kChannels);
   const Norm norm(kChannels);
-  const squeezebert_embeddings good = {table.data(), 4, table.data(), 4, table.data(), 2, kChannels, norm.get()};
+  const squeezebert_embeddings good = {
+      sizeof(squeezebert_embeddings), table.data(), 4, table.data(), 4, table.data(), 2, kChannels, norm.get()};
   Floats y(kChannels);
   const int64_t id = 0;
   const auto run = [&](int64_t tokens, int64_t squeezebert_embeddings::* field, int64_t value, int64_t stride) {
@@ -140,13 +157,14 @@ void test_alignment() {
   REFUSED(run(0, 0, 3, 0, 0), past("layer", 3, 4));
   REFUSED(run(0, 0, 0, 1, 0), past("residual", 1, 4));
   REFUSED(run(0, 0, 0, 0, 2), past("layer_norm", 2, 4));
-  const squeezebert_mask mask = {moved(x.data(), 2), 0, 0, 0};
+  const squeezebert_mask mask = {sizeof(squeezebert_mask), moved(x.data(), 2), 0, 0, 0};
   REFUSED(attend(1.0f, &mask), past("mask", 2, 4));
   REFUSED(squeezebert_grouped_conv1d(Context(), 1, moved(kOffsets.data(), 2), x.data(), kChannels, &layer, y.data(),
                                      kChannels),
           past("cu_seqlens", 2, 4));
   const int64_t ids[2] = {};
-  const squeezebert_embeddings tables = {x.data(), 4, x.data(), 4, x.data(), 2, kChannels, plain};
+  const squeezebert_embeddings tables = {
+      sizeof(squeezebert_embeddings), x.data(), 4, x.data(), 4, x.data(), 2, kChannels, plain};
   REFUSED(squeezebert_embedding_layer_norm(Context(), 1, moved(ids, 4), nullptr, ids, &tables, y.data(), kChannels),
           past("input_ids", 4, 8));
   std::vector<unsigned char> packed(conv.packed);

@@ -23,7 +23,8 @@ struct Problem {
 
   int64_t channels() const { return heads * head_size; }
   squeezebert_attention_shape shape() const {
-    return {static_cast<int64_t>(query_offsets.size()) - 1,
+    return {sizeof(squeezebert_attention_shape),
+            static_cast<int64_t>(query_offsets.size()) - 1,
             query_offsets.data(),
             key_offsets.data(),
             heads,
@@ -114,7 +115,8 @@ void test_mask_strides() {
       for (const int64_t sequence_stride : {int64_t{0}, kHeads * kQueries * (kKeys + 2) + 1}) {
         const Floats data =
             random(sequence_stride + (kHeads - 1) * head_stride + (kQueries - 1) * query_stride + kKeys, 4);
-        const squeezebert_mask mask = {data.data(), sequence_stride, head_stride, query_stride};
+        const squeezebert_mask mask = {sizeof(squeezebert_mask), data.data(), sequence_stride, head_stride,
+                                       query_stride};
         for_each_kernels(
             [&] { check(p, on_every_host([&](auto* context) { return run(context, p, &mask); }), &mask); });
       }
@@ -134,9 +136,9 @@ void test_masked() {
     for (const float hidden : {kLowest, -INFINITY}) {
       Floats data(static_cast<size_t>(keys), hidden);
       std::fill(data.begin(), data.begin() + attended, 0.0f);
-      const squeezebert_mask mask = {data.data(), 0, 0, 0};
+      const squeezebert_mask mask = {sizeof(squeezebert_mask), data.data(), 0, 0, 0};
       const Floats everything(static_cast<size_t>(keys), hidden);
-      const squeezebert_mask all_masked = {everything.data(), 0, 0, 0};
+      const squeezebert_mask all_masked = {sizeof(squeezebert_mask), everything.data(), 0, 0, 0};
       for_each_kernels([&] {
         CHECK(same_bits(run(Context(), padded, &mask), run(Context(), shorter)));
         const Floats got = run(Context(), padded, &all_masked);

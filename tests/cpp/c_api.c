@@ -108,10 +108,17 @@ static void test_encoder(void) {
   static float context_rows[TOKENS * CHANNELS], ones[CHANNELS], zeros[CHANNELS], first[2 * CHANNELS];
   static const int32_t two_sequences[] = {0, 9, TOKENS};
   const squeezebert_layer_norm norm = {ones, zeros, 1e-12f};
-  const squeezebert_encoder_shape shape = {3, kSequences, HEADS, 0};
-  const squeezebert_encoder_shape first_shape = {2, two_sequences, HEADS, 1};
-  const squeezebert_attention_shape attention = {
-      3, kSequences, kSequences, HEADS, CHANNELS / HEADS, 0.40824829f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 3, kSequences, HEADS, 0};
+  const squeezebert_encoder_shape first_shape = {sizeof(squeezebert_encoder_shape), 2, two_sequences, HEADS, 1};
+  const squeezebert_attention_shape attention = {sizeof(squeezebert_attention_shape),
+                                                 3,
+                                                 kSequences,
+                                                 kSequences,
+                                                 HEADS,
+                                                 CHANNELS / HEADS,
+                                                 0.40824829f,
+                                                 SQUEEZEBERT_FLOAT32,
+                                                 SQUEEZEBERT_FLOAT32};
   squeezebert_context* pool = NULL;
   squeezebert_context* host = NULL;
   int regions = 0;
@@ -123,8 +130,8 @@ static void test_encoder(void) {
   make_layer(&intermediate, WIDE, CHANNELS, GROUPS, 50);
   make_layer(&last, CHANNELS, WIDE, GROUPS, 60);
   const squeezebert_layer layer = {
-      query.linear,        key.linear,  value.linear, post_attention.linear, norm,
-      intermediate.linear, last.linear, norm,         SQUEEZEBERT_FLOAT32,   SQUEEZEBERT_FLOAT32};
+      sizeof(squeezebert_layer), query.linear, key.linear, value.linear,        post_attention.linear, norm,
+      intermediate.linear,       last.linear,  norm,       SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   for (int i = 0; i < CHANNELS; ++i) ones[i] = 1.0f;
   fill(input, TOKENS * CHANNELS, 3);
 

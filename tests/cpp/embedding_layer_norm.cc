@@ -18,8 +18,15 @@ void test_channels() {
                  kinds = random(kTypes * channels, 3);
     Norm norm(channels);
     norm.epsilon = 1e-5f;
-    const squeezebert_embeddings embeddings = {words.data(), kVocabulary, places.data(), kPositions,
-                                               kinds.data(), kTypes,      channels,      norm.get()};
+    const squeezebert_embeddings embeddings = {sizeof(squeezebert_embeddings),
+                                               words.data(),
+                                               kVocabulary,
+                                               places.data(),
+                                               kPositions,
+                                               kinds.data(),
+                                               kTypes,
+                                               channels,
+                                               norm.get()};
     for (const bool typed : {true, false}) {
       Doubles sums;
       for (size_t t = 0; t < ids.size(); ++t) {
@@ -55,8 +62,15 @@ struct Tables {
 
   // Token t is word t, at position t.
   Floats run(squeezebert_context* context, int64_t first, int64_t tokens) const {
-    const squeezebert_embeddings embeddings = {words.data(), kRows, places.data(), kRows,
-                                               kinds.data(), 2,     kChannels,     norm.get()};
+    const squeezebert_embeddings embeddings = {sizeof(squeezebert_embeddings),
+                                               words.data(),
+                                               kRows,
+                                               places.data(),
+                                               kRows,
+                                               kinds.data(),
+                                               2,
+                                               kChannels,
+                                               norm.get()};
     Ids ids;
     for (int64_t t = first; t < first + tokens; ++t) ids.push_back(t);
     Matrix output(tokens, kChannels, 1);

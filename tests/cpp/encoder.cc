@@ -32,7 +32,8 @@ Floats run(squeezebert_context* context, const Encoder& encoder, const Offsets& 
            bool first_token_only = false, const squeezebert_mask* mask = nullptr) {
   const std::vector<squeezebert_layer> layers = encoder.get();
   const auto sequences = static_cast<int64_t>(offsets.size()) - 1;
-  const squeezebert_encoder_shape shape = {sequences, offsets.data(), encoder.heads, first_token_only};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), sequences, offsets.data(), encoder.heads,
+                                           first_token_only};
   const Matrix x(input, encoder.channels, 3);
   Matrix y(first_token_only ? sequences : x.rows(), encoder.channels, 1);
   OK(squeezebert_encoder(context, &shape, layers.data(), static_cast<int64_t>(layers.size()), x.data(), x.stride(),
@@ -46,7 +47,7 @@ Floats rows(const Floats& x, int64_t begin, int64_t end) { return slice(x, begin
 void test_exact() {
   const Offsets offsets = {0, 17, 17, 18, 53};
   const Floats input = random(53 * kChannels, 1), data = random(35 * 35, 2);
-  const squeezebert_mask mask = {data.data(), 0, 0, 35};
+  const squeezebert_mask mask = {sizeof(squeezebert_mask), data.data(), 0, 0, 35};
   for (const auto& groups : kGroups) {
     Encoder encoder(groups, 2);
     for (const squeezebert_mask* given : {static_cast<const squeezebert_mask*>(nullptr), &mask}) {
@@ -93,13 +94,14 @@ void test_same_bits() {
   const Offsets offsets = {0, 1, 30, 44, 46, 140};
   const Floats input = random(140 * kChannels, 3);
   const Floats data = random(5 * kHeads * 94 * 94, 4);
-  const squeezebert_mask masks[] = {{data.data(), kHeads * 94 * 94, 94 * 94, 94}, {data.data(), kHeads * 94, 94, 0}};
+  const squeezebert_mask masks[] = {{sizeof(squeezebert_mask), data.data(), kHeads * 94 * 94, 94 * 94, 94},
+                                    {sizeof(squeezebert_mask), data.data(), kHeads * 94, 94, 0}};
   for (const int which : {0, 2}) {
     Encoder encoder(kGroups[which], 2);
     for_each_kernels([&] {
       encoder.pack();
       const std::vector<squeezebert_layer> layers = encoder.get();
-      const squeezebert_encoder_shape shape = {5, offsets.data(), kHeads, 0};
+      const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 5, offsets.data(), kHeads, 0};
       for (const squeezebert_mask* mask : {static_cast<const squeezebert_mask*>(nullptr), &masks[0], &masks[1]}) {
         const Floats batch = run(Context(), encoder, offsets, input, false, mask);
         const Floats first = on_every_host([&](auto* c) { return run(c, encoder, offsets, input, true, mask); });

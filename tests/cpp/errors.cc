@@ -264,7 +264,8 @@ void test_attention() {
     return squeezebert_attention(context, shape, x.data(), stride, key ? key : x.data(), kChannels, x.data(), kChannels,
                                  mask, output.data(), kChannels);
   };
-  const squeezebert_attention_shape good = {1, offsets, offsets, 4, 6, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape good = {
+      sizeof(squeezebert_attention_shape), 1, offsets, offsets, 4, 6, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   const auto with = [&](auto squeezebert_attention_shape::* field, auto value) {
     squeezebert_attention_shape shape = good;
     shape.*field = value;
@@ -276,7 +277,7 @@ void test_attention() {
   const Shape huge = with(&Shape::heads, INT64_MAX);
   const Shape no_key_format = with(&Shape::key_format, static_cast<squeezebert_format>(2));
   const Shape no_value_format = with(&Shape::value_format, static_cast<squeezebert_format>(-1));
-  REFUSED(run(nullptr), kInvalid, "shape: expected a shape, got NULL");
+  REFUSED(run(nullptr), kInvalid, "shape: expected a struct, got NULL");
   REFUSED(run(&no_key_format), kInvalid, "key_format: expected a squeezebert_format, 0 to 1, got 2");
   REFUSED(run(&no_value_format), kInvalid, "value_format: expected a squeezebert_format, 0 to 1, got -1");
   REFUSED(run(&late_queries), kInvalid, "query_offsets: expected the first offset to be 0, got 2");
@@ -286,7 +287,7 @@ void test_attention() {
   REFUSED(run(&huge), kInvalid,
           "heads: expected at least one head of at least one channel, got 9223372036854775807 heads of 6");
   REFUSED(run(&good, 23), kInvalid, "query: expected a stride of at least its 24 channels, got 23");
-  const squeezebert_mask empty = {nullptr, 0, 0, 0};
+  const squeezebert_mask empty = {sizeof(squeezebert_mask), nullptr, 0, 0, 0};
   REFUSED(run(&good, kChannels, &empty), kInvalid, "mask: expected its data, got NULL");
   REFUSED(squeezebert_attention(context, &good, x.data(), kChannels, nullptr, kChannels, x.data(), kChannels, nullptr,
                                 output.data(), kChannels),
@@ -304,7 +305,7 @@ void test_attention() {
                                              kChannels);
   };
   const Shape fewer_queries = with(&Shape::query_offsets, shorter);
-  REFUSED(project(nullptr, &layer, &layer, &layer), kInvalid, "shape: expected a shape, got NULL");
+  REFUSED(project(nullptr, &layer, &layer, &layer), kInvalid, "shape: expected a struct, got NULL");
   REFUSED(project(&fewer_queries, &layer, &layer, &layer), kInvalid,
           "key_offsets: expected the same offsets as query_offsets, got others");
   REFUSED(project(&good, &few_out, &layer, &layer), SQUEEZEBERT_BAD_PACK,
@@ -344,7 +345,8 @@ void test_embedding() {
   const Floats tables(10 * kChannels);
   const Norm norm(kChannels);
   Floats output(3 * kChannels, 7.0f);
-  const squeezebert_embeddings good = {tables.data(), 10, tables.data(), 4, tables.data(), 2, kChannels, norm.get()};
+  const squeezebert_embeddings good = {
+      sizeof(squeezebert_embeddings), tables.data(), 10, tables.data(), 4, tables.data(), 2, kChannels, norm.get()};
   const auto run = [&](std::vector<int64_t> ids, std::vector<int64_t> types, std::vector<int64_t> positions,
                        const squeezebert_embeddings* embeddings) {
     return squeezebert_embedding_layer_norm(context, 3, ids.data(), types.data(), positions.data(), embeddings,
@@ -358,7 +360,7 @@ void test_embedding() {
           "input_ids: expected 0 to 9, got -9223372036854775808 at token 0");
   REFUSED(run({}, {}, {0, 1, 2}, &good), kInvalid, "input_ids: expected 3 of them, got NULL");
   REFUSED(run({0, 1, 2}, {}, {}, &good), kInvalid, "position_ids: expected 3 of them, got NULL");
-  REFUSED(run({0, 1, 2}, {}, {0, 1, 2}, nullptr), kInvalid, "embeddings: expected three tables, got NULL");
+  REFUSED(run({0, 1, 2}, {}, {0, 1, 2}, nullptr), kInvalid, "embeddings: expected a struct, got NULL");
   squeezebert_embeddings bad = good;
   bad.token_type = nullptr;
   REFUSED(run({0, 1, 2}, {}, {0, 1, 2}, &bad), kInvalid, "embeddings: expected three tables, got NULL");
@@ -381,13 +383,15 @@ void test_encoder() {
   const Floats x(kTokens * kChannels);
   Floats output(kTokens * kChannels, 7.0f);
   const int32_t offsets[] = {0, 2, 2, 5};
-  const squeezebert_encoder_shape shape = {3, offsets, 4, 0}, odd_heads = {3, offsets, 5, 0},
-                                  first = {3, offsets, 4, 1}, no_heads = {3, offsets, 0, 0},
-                                  no_offsets = {3, nullptr, 4, 0};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 3, offsets, 4, 0},
+                                  odd_heads = {sizeof(squeezebert_encoder_shape), 3, offsets, 5, 0},
+                                  first = {sizeof(squeezebert_encoder_shape), 3, offsets, 4, 1},
+                                  no_heads = {sizeof(squeezebert_encoder_shape), 3, offsets, 0, 0},
+                                  no_offsets = {sizeof(squeezebert_encoder_shape), 3, nullptr, 4, 0};
   const auto run = [&](const squeezebert_encoder_shape* s, const squeezebert_layer* layers, int64_t count) {
     return squeezebert_encoder(context, s, layers, count, x.data(), kChannels, nullptr, output.data(), kChannels);
   };
-  REFUSED(run(nullptr, &good, 1), kInvalid, "shape: expected a shape, got NULL");
+  REFUSED(run(nullptr, &good, 1), kInvalid, "shape: expected a struct, got NULL");
   REFUSED(run(&no_offsets, &good, 1), kInvalid, "cu_seqlens: expected sequences + 1 offsets, got NULL");
   REFUSED(run(&shape, nullptr, 1), kInvalid, "layers: expected 1 to 2^20 layers, got NULL");
   REFUSED(run(&shape, &good, 0), kInvalid, "layers: expected 1 to 2^20 layers, got 0");
@@ -426,8 +430,15 @@ void test_out_of_memory() {
   const Conv conv = packed(4, 4, 1);
   const squeezebert_linear layer = conv.linear();
   const int32_t queries[] = {0, 1}, keys[] = {0, INT32_MAX};
-  const squeezebert_attention_shape shape = {
-      1, queries, keys, 1, 1 << 24, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             1,
+                                             queries,
+                                             keys,
+                                             1,
+                                             1 << 24,
+                                             1.0f,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   const Floats x(4);
   Floats y(4);
   // Refused before a row is read, so that the rows need not exist.

@@ -153,9 +153,15 @@ inline Doubles exact_ffn(const Conv& intermediate, const Conv& output, const Nor
 inline Doubles exact_layer(const EncoderLayer& layer, const Offsets& offsets, int64_t heads, const Doubles& x,
                            const squeezebert_mask* mask, double* magnifies) {
   const int64_t head_size = layer.query.shape.out_channels / heads;
-  const squeezebert_attention_shape shape = {
-      static_cast<int64_t>(offsets.size()) - 1,    offsets.data(), offsets.data(), heads, head_size,
-      1.0f / sqrtf(static_cast<float>(head_size)), g_format,       g_format};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             static_cast<int64_t>(offsets.size()) - 1,
+                                             offsets.data(),
+                                             offsets.data(),
+                                             heads,
+                                             head_size,
+                                             1.0f / sqrtf(static_cast<float>(head_size)),
+                                             g_format,
+                                             g_format};
   const Doubles context = exact_attention(shape, exact_conv(layer.query, x).values, exact_conv(layer.key, x).values,
                                           exact_conv(layer.value, x).values, mask);
   const Doubles middle =

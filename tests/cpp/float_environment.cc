@@ -53,9 +53,10 @@ struct Work {
   Floats run(squeezebert_context* context) {
     layer.pack();
     const squeezebert_layer one = layer.get();
-    const squeezebert_encoder_shape shape = {3, offsets.data(), 4, 0};
-    const squeezebert_embeddings tables = {input.data(), 2, input.data(), 2,
-                                           input.data(), 2, kChannels,    one.output_layer_norm};
+    const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 3, offsets.data(), 4, 0};
+    const squeezebert_embeddings tables = {
+        sizeof(squeezebert_embeddings), input.data(), 2, input.data(), 2, input.data(), 2, kChannels,
+        one.output_layer_norm};
     Floats all(static_cast<size_t>(4 * kTokens * kChannels));
     float* y = all.data();
     OK(squeezebert_grouped_conv1x1(context, kTokens, input.data(), kChannels, &one.query, y, kChannels));

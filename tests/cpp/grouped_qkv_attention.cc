@@ -17,7 +17,8 @@ struct Projections {
 Floats run(squeezebert_context* context, const Projections& p, const Offsets& offsets, const Floats& input,
            const squeezebert_mask* mask = nullptr) {
   const int64_t out = p.query.shape.out_channels;
-  const squeezebert_attention_shape shape = {static_cast<int64_t>(offsets.size()) - 1,
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             static_cast<int64_t>(offsets.size()) - 1,
                                              offsets.data(),
                                              offsets.data(),
                                              kHeads,
@@ -37,7 +38,7 @@ Floats run(squeezebert_context* context, const Projections& p, const Offsets& of
 void test_groups() {
   const Offsets offsets = {0, 9, 9, 10, 44};
   const Floats input = random(44 * kIn, 7), data = random(34 * 34, 8);
-  const squeezebert_mask mask = {data.data(), 0, 0, 34};
+  const squeezebert_mask mask = {sizeof(squeezebert_mask), data.data(), 0, 0, 34};
   const int64_t all_groups[][3] = {{1, 1, 1}, {3, 3, 3}, {12, 12, 12}, {1, 3, 4}, {6, 2, 12}};
   for (const int64_t out : {12, 60}) {
     for (const auto& groups : all_groups) {
@@ -46,8 +47,15 @@ void test_groups() {
       const Doubles x = widen(input);
       const Doubles query = exact_conv(p.query, x).values, key = exact_conv(p.key, x).values,
                     value = exact_conv(p.value, x).values;
-      const squeezebert_attention_shape shape = {4,    offsets.data(), offsets.data(), kHeads, out / kHeads,
-                                                 0.4f, g_format,       g_format};
+      const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                                 4,
+                                                 offsets.data(),
+                                                 offsets.data(),
+                                                 kHeads,
+                                                 out / kHeads,
+                                                 0.4f,
+                                                 g_format,
+                                                 g_format};
       for_each_kernels([&] {
         for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
         for (const squeezebert_mask* given : {static_cast<const squeezebert_mask*>(nullptr), &mask}) {
@@ -77,8 +85,15 @@ void test_lengths() {
     Projections p(kOut, groups);
     const Doubles x = widen(input);
     for_each_kernels([&] {
-      const squeezebert_attention_shape shape = {34,   offsets.data(), offsets.data(), kHeads, kOut / kHeads,
-                                                 0.4f, g_format,       g_format};
+      const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                                 34,
+                                                 offsets.data(),
+                                                 offsets.data(),
+                                                 kHeads,
+                                                 kOut / kHeads,
+                                                 0.4f,
+                                                 g_format,
+                                                 g_format};
       const Doubles expected = exact_attention(shape, exact_conv(p.query, x).values, exact_conv(p.key, x).values,
                                                exact_conv(p.value, x).values, nullptr);
       for (Conv* conv : {&p.query, &p.key, &p.value}) conv->pack();
@@ -125,7 +140,8 @@ void check_steps(const Offsets& offsets) {
   const int64_t tokens = offsets.back(), groups[] = {3, 3, 3};
   Projections p(kOut, groups);
   const Floats input = random(tokens * kIn, 9);
-  const squeezebert_attention_shape shape = {static_cast<int64_t>(offsets.size()) - 1,
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             static_cast<int64_t>(offsets.size()) - 1,
                                              offsets.data(),
                                              offsets.data(),
                                              kHeads,

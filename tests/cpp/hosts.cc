@@ -73,10 +73,18 @@ void test_operators() {
   const Floats x = random(kTokens * kChannels, 2);
   Floats y(x.size());
   const std::vector<int64_t> ids(kTokens);
-  const squeezebert_attention_shape shape = {2,    offsets.data(),      offsets.data(),     2, kChannels / 2,
-                                             1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
-  const squeezebert_encoder_shape encoder = {2, offsets.data(), 2, 0};
-  const squeezebert_embeddings tables = {x.data(), 2, x.data(), 2, x.data(), 2, kChannels, norm};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             2,
+                                             offsets.data(),
+                                             offsets.data(),
+                                             2,
+                                             kChannels / 2,
+                                             1.0f,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
+  const squeezebert_encoder_shape encoder = {sizeof(squeezebert_encoder_shape), 2, offsets.data(), 2, 0};
+  const squeezebert_embeddings tables = {
+      sizeof(squeezebert_embeddings), x.data(), 2, x.data(), 2, x.data(), 2, kChannels, norm};
   const auto idle = [](void*, int32_t, void (*)(void*, int32_t), void*) {};
   const Context context(2, idle);
   constexpr int64_t kC = kChannels;

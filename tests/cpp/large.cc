@@ -48,7 +48,7 @@ void test_strides(const Reserved& far_input, const Reserved& far_output) {
   EncoderLayer layer(kChannels, 48, groups, 1);
   const Floats input = random(kTokens * kChannels, 2);
   const int32_t offsets[] = {0, 2, kTokens};
-  const squeezebert_encoder_shape shape = {2, offsets, 4, 0};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 2, offsets, 4, 0};
   far_input.put_rows(input, kChannels, kStride);
   for_each_isa([&] {
     layer.pack();
@@ -72,11 +72,13 @@ void test_mask(const Reserved& far_mask) {
   constexpr int64_t kQueries = 2, kKeys = 5;
   const Floats x = random(kKeys * 8, 3), near = random(kQueries * kKeys, 4);
   const int32_t queries[] = {0, kQueries}, keys[] = {0, kKeys};
-  const squeezebert_attention_shape shape = {1, queries, keys, 2, 4, 0.5f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {
+      sizeof(squeezebert_attention_shape), 1, queries, keys, 2, 4, 0.5f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
   far_mask.put_rows(near, kKeys, kStride);
   for_each_isa([&] {
     Floats expected(kQueries * 8), got(kQueries * 8);
-    const squeezebert_mask masks[] = {{near.data(), 0, 0, kKeys}, {far_mask.data(), 0, 0, kStride}};
+    const squeezebert_mask masks[] = {{sizeof(squeezebert_mask), near.data(), 0, 0, kKeys},
+                                      {sizeof(squeezebert_mask), far_mask.data(), 0, 0, kStride}};
     for (int i = 0; i < 2; ++i) {
       OK(squeezebert_attention(Context(), &shape, x.data(), 8, x.data(), 8, x.data(), 8, &masks[i],
                                i ? got.data() : expected.data(), 8));
@@ -91,8 +93,10 @@ void test_table(const Reserved& words) {
   const Floats row = random(kChannels, 5), zeros(kChannels), ones(kChannels, 1.0f);
   memcpy(words.data() + (kVocabulary - 1) * kChannels, row.data(), row.size() * sizeof(float));
   const squeezebert_layer_norm norm = {ones.data(), zeros.data(), 1e-12f};
-  const squeezebert_embeddings far = {words.data(), kVocabulary, zeros.data(), 1, zeros.data(), 1, kChannels, norm};
-  const squeezebert_embeddings near = {row.data(), 1, zeros.data(), 1, zeros.data(), 1, kChannels, norm};
+  const squeezebert_embeddings far = {
+      sizeof(squeezebert_embeddings), words.data(), kVocabulary, zeros.data(), 1, zeros.data(), 1, kChannels, norm};
+  const squeezebert_embeddings near = {
+      sizeof(squeezebert_embeddings), row.data(), 1, zeros.data(), 1, zeros.data(), 1, kChannels, norm};
   const int64_t last = kVocabulary - 1, first = 0;
   for_each_isa([&] {
     Floats expected(kChannels), got(kChannels);

@@ -86,8 +86,8 @@ Offsets batch_of(int64_t sequences, int64_t length) {
 void encode(squeezebert_context* context, const Model& model, const Offsets& offsets, bool first_token_only,
             const Floats& input, Floats* output, squeezebert_status expected = SQUEEZEBERT_OK) {
   const int64_t hidden = model.layers[0].query.shape.in_channels;
-  const squeezebert_encoder_shape shape = {static_cast<int64_t>(offsets.size()) - 1, offsets.data(), hidden / 64,
-                                           first_token_only};
+  const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), static_cast<int64_t>(offsets.size()) - 1,
+                                           offsets.data(), hidden / 64, first_token_only};
   CHECK(squeezebert_encoder(context, &shape, model.get.data(), static_cast<int64_t>(model.get.size()), input.data(),
                             hidden, nullptr, output->data(), hidden) == expected);
 }
@@ -200,11 +200,19 @@ void test_steady_state() {
                            wide_kernel = taps.linear();
   const squeezebert_layer_norm norm = layer.output_norm.get();
   const Offsets offsets = {0, 9, 9, 30, kTokens}, full = {0, 9, 30, kTokens};
-  const squeezebert_attention_shape shape = {4,  offsets.data(), offsets.data(),      2,
-                                             64, 0.125f,         SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             4,
+                                             offsets.data(),
+                                             offsets.data(),
+                                             2,
+                                             64,
+                                             0.125f,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   const Floats x = random(kTokens * kChannels, 1);
   const std::vector<int64_t> ids(kTokens, 3);
-  const squeezebert_embeddings tables = {x.data(), 10, x.data(), 10, x.data(), 2, kChannels, norm};
+  const squeezebert_embeddings tables = {
+      sizeof(squeezebert_embeddings), x.data(), 10, x.data(), 10, x.data(), 2, kChannels, norm};
   Floats y(kTokens * 256);
   for (const int32_t workers : {1, 3}) {
     const Context context(workers);

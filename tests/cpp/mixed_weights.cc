@@ -49,8 +49,15 @@ Floats convolve_add_layer_norm(const Conv& conv, const Norm& norm, const Floats&
 }
 
 squeezebert_attention_shape attention_shape(const Offsets& offsets, int mixture) {
-  return {static_cast<int64_t>(offsets.size()) - 1,    offsets.data(),        offsets.data(),       kHeads, kHeadSize,
-          1.0f / sqrtf(static_cast<float>(kHeadSize)), format_of(mixture, 0), format_of(mixture, 4)};
+  return {sizeof(squeezebert_attention_shape),
+          static_cast<int64_t>(offsets.size()) - 1,
+          offsets.data(),
+          offsets.data(),
+          kHeads,
+          kHeadSize,
+          1.0f / sqrtf(static_cast<float>(kHeadSize)),
+          format_of(mixture, 0),
+          format_of(mixture, 4)};
 }
 
 // Step by step.
@@ -102,7 +109,8 @@ void check_encoder(const EncoderLayer (&layers)[2], const Offsets& offsets, cons
         wanted.insert(wanted.end(), first.begin(), first.end());
       }
     }
-    const squeezebert_encoder_shape shape = {sequences, offsets.data(), kHeads, first_only};
+    const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), sequences, offsets.data(), kHeads,
+                                             first_only};
     const Floats got = on_every_host([&](auto* context) {
       Matrix y(first_only ? sequences : offsets.back(), kChannels, 1);
       OK(squeezebert_encoder(context, &shape, both, 2, x.data(), kChannels, nullptr, y.data(), y.stride()));

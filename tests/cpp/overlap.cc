@@ -59,8 +59,15 @@ void test_operators() {
   const Offsets offsets = {0, 2, kTokens};
   const Floats values = random(kTokens * kChannels, 2);
   Floats x = values, other = values;
-  const squeezebert_attention_shape shape = {2,    offsets.data(),      offsets.data(),     2, kChannels / 2,
-                                             1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             2,
+                                             offsets.data(),
+                                             offsets.data(),
+                                             2,
+                                             kChannels / 2,
+                                             1.0f,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   const auto refused = [&](squeezebert_status status, const char* output, const char* input) {
     const std::string text =
         std::string(output) + ": expected memory that is not " + input + "'s, got rows that overlap";
@@ -87,16 +94,16 @@ void test_operators() {
   refused(
       squeezebert_grouped_ffn(context, kTokens, in, kChannels, &layer.intermediate, &layer.output, &norm, y, kChannels),
       "output", "input");
-  const squeezebert_mask mask = {in, 0, 0, 4};
+  const squeezebert_mask mask = {sizeof(squeezebert_mask), in, 0, 0, 4};
   refused(
       squeezebert_attention(context, &shape, apart, kChannels, apart, kChannels, apart, kChannels, &mask, y, kChannels),
       "output", "mask");
   std::vector<int64_t> ids(static_cast<size_t>(kTokens * kChannels));
   auto* const over_ids = reinterpret_cast<float*>(ids.data());
-  const squeezebert_embeddings tables = {apart, 2, apart, 2, apart, 2, kChannels, norm};
+  const squeezebert_embeddings tables = {sizeof(squeezebert_embeddings), apart, 2, apart, 2, apart, 2, kChannels, norm};
   CHECK(squeezebert_embedding_layer_norm(context, kTokens, ids.data(), nullptr, ids.data(), &tables, over_ids,
                                          kChannels) == kInvalid);
-  const squeezebert_embeddings own = {apart, 2, in, 2, apart, 2, kChannels, norm};
+  const squeezebert_embeddings own = {sizeof(squeezebert_embeddings), apart, 2, in, 2, apart, 2, kChannels, norm};
   refused(squeezebert_embedding_layer_norm(context, kTokens, ids.data(), nullptr, ids.data(), &own, y, kChannels),
           "output", "position");
 }
@@ -110,7 +117,7 @@ void test_encoder() {
   const squeezebert_layer layer = layers.get();
   const Offsets offsets = {0, 2, kTokens};
   const auto run = [&](int32_t first_token_only, const float* in, int64_t in_stride, float* out, int64_t out_stride) {
-    const squeezebert_encoder_shape shape = {2, offsets.data(), 2, first_token_only};
+    const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 2, offsets.data(), 2, first_token_only};
     return squeezebert_encoder(Context(2), &shape, &layer, 1, in, in_stride, nullptr, out, out_stride);
   };
   const Floats values = random(kTokens * kStride, 2);

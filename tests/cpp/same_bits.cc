@@ -92,7 +92,8 @@ void test_layer_norm() {
     for (int64_t channels = 1; channels <= 150; ++channels) {
       const Norm norm(channels);
       const Floats word = random(3 * channels, 3), one = any_floats(channels, 4);
-      const squeezebert_embeddings tables = {.word = word.data(),
+      const squeezebert_embeddings tables = {.struct_size = sizeof(squeezebert_embeddings),
+                                             .word = word.data(),
                                              .vocabulary = 3,
                                              .position = one.data(),
                                              .positions = 1,
@@ -117,12 +118,13 @@ void test_attention() {
   Floats data(8 * kLongest);
   for (size_t i = 0; i < data.size(); ++i) data[i] = i % 5 == 0 ? -3.4028234664e38f : static_cast<float>(i % 7) - 3.0f;
   for (int j = 0; j < kLongest; ++j) data[static_cast<size_t>(6 * kLongest + j)] = -INFINITY;
-  const squeezebert_mask mask = {data.data(), kLongest, 0, 0};
+  const squeezebert_mask mask = {sizeof(squeezebert_mask), data.data(), kLongest, 0, 0};
   for (const squeezebert_mask* given : {static_cast<const squeezebert_mask*>(nullptr), &mask}) {
     const uint64_t hashes[] = {given ? 0x7764d733b33fd986u : 0x1a31f0351cca9bf0u,
                                given ? 0xbd3b099a8adf2f0au : 0x4e96b9b161fffda0u};
     check_hash(given ? "attention, masked" : "attention", hashes[0], hashes[1], [&] {
-      const squeezebert_attention_shape shape = {.sequences = 8,
+      const squeezebert_attention_shape shape = {.struct_size = sizeof(squeezebert_attention_shape),
+                                                 .sequences = 8,
                                                  .query_offsets = offsets.data(),
                                                  .key_offsets = offsets.data(),
                                                  .heads = kHeads,
@@ -151,8 +153,11 @@ void test_encoder() {
       for (EncoderLayer& layer : layers) layer.pack();
       const squeezebert_layer both[] = {layers[0].get(), layers[1].get()};
       for (const int32_t first_only : {0, 1}) {
-        const squeezebert_encoder_shape shape = {
-            .sequences = 4, .cu_seqlens = offsets.data(), .heads = 12, .first_token_only = first_only};
+        const squeezebert_encoder_shape shape = {.struct_size = sizeof(squeezebert_encoder_shape),
+                                                 .sequences = 4,
+                                                 .cu_seqlens = offsets.data(),
+                                                 .heads = 12,
+                                                 .first_token_only = first_only};
         Floats y(static_cast<size_t>((first_only ? 4 : offsets.back()) * kChannels));
         OK(squeezebert_encoder(Context(), &shape, both, 2, x.data(), kChannels, nullptr, y.data(), kChannels));
         all.insert(all.end(), y.begin(), y.end());

@@ -100,11 +100,19 @@ void test_layers_and_rows() {
   const squeezebert_layer_norm layer_norm = norm.get();
   const squeezebert_linear same = square.linear();
   [[maybe_unused]] const squeezebert_layer layer = {
-      same, same, same, same, layer_norm, up, down, layer_norm, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+      sizeof(squeezebert_layer), same, same, same, same, layer_norm, up, down, layer_norm, SQUEEZEBERT_FLOAT32,
+      SQUEEZEBERT_FLOAT32};
   const int32_t offsets[] = {0, kTokens};
-  [[maybe_unused]] const squeezebert_encoder_shape shape = {1, offsets, 1, 0};
-  const squeezebert_attention_shape heads = {
-      1, offsets, offsets, 1, kProjected, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  [[maybe_unused]] const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape), 1, offsets, 1, 0};
+  const squeezebert_attention_shape heads = {sizeof(squeezebert_attention_shape),
+                                             1,
+                                             offsets,
+                                             offsets,
+                                             1,
+                                             kProjected,
+                                             1.0f,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   for (const int32_t workers : {1, 4096}) {
     const Context context(workers);
     REFUSED(squeezebert_grouped_ffn(context, kTokens, input, 2, &up, &down, &layer_norm, output, 2));
@@ -122,8 +130,15 @@ void test_attention() {
   constexpr int32_t kKeys = 1 << 20, kHeadSize = INT32_MAX;
   float *const keys = address(int64_t{1} << 45), *const y = address(1 << 20);
   const int32_t query_offsets[] = {0, 1}, key_offsets[] = {0, kKeys};
-  const squeezebert_attention_shape shape = {1,         query_offsets, key_offsets,         1,
-                                             kHeadSize, 1.0f,          SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+  const squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                             1,
+                                             query_offsets,
+                                             key_offsets,
+                                             1,
+                                             kHeadSize,
+                                             1.0f,
+                                             SQUEEZEBERT_FLOAT32,
+                                             SQUEEZEBERT_FLOAT32};
   const Context context(4096);
   REFUSED(
       squeezebert_attention(context, &shape, keys, kHeadSize, keys, kHeadSize, keys, kHeadSize, nullptr, y, kHeadSize));
@@ -138,8 +153,15 @@ void test_empty_sequences() {
   Floats y = {7.0f};
   for (const int32_t workers : {1, 3}) {
     const Context context(workers);
-    squeezebert_attention_shape shape = {1000, none.data(), none.data(),         INT32_MAX,
-                                         1,    1.0f,        SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+    squeezebert_attention_shape shape = {sizeof(squeezebert_attention_shape),
+                                         1000,
+                                         none.data(),
+                                         none.data(),
+                                         INT32_MAX,
+                                         1,
+                                         1.0f,
+                                         SQUEEZEBERT_FLOAT32,
+                                         SQUEEZEBERT_FLOAT32};
     OK(squeezebert_attention(context, &shape, x.data(), INT32_MAX, x.data(), INT32_MAX, x.data(), INT32_MAX, nullptr,
                              y.data(), INT32_MAX));
     shape.key_offsets = last.data();  // keys without a query are not read
@@ -161,7 +183,8 @@ void test_one_row() {
     const squeezebert_linear layer = conv.linear();
     for (const int32_t workers : {1, 3}) {
       const Context context(workers);
-      squeezebert_attention_shape shape = {4, rows, rows, 2, 2, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
+      squeezebert_attention_shape shape = {
+          sizeof(squeezebert_attention_shape), 4, rows, rows, 2, 2, 1.0f, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32};
       Floats expected(4), got(4);
       const auto both = [&](auto run) {
         run(4, expected.data());

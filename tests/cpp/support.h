@@ -156,7 +156,8 @@ struct EncoderLayer {
     key_format = value_format = g_format;
   }
   squeezebert_layer get() const {
-    return {.query = query.linear(),
+    return {.struct_size = sizeof(squeezebert_layer),
+            .query = query.linear(),
             .key = key.linear(),
             .value = value.linear(),
             .post_attention = post_attention.linear(),

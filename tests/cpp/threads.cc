@@ -25,7 +25,8 @@ struct Work {
 
   Floats run(squeezebert_context* context) const {
     const squeezebert_layer one = layer.get();
-    const squeezebert_encoder_shape shape = {static_cast<int64_t>(kOffsets.size()) - 1, kOffsets.data(), 4, 0};
+    const squeezebert_encoder_shape shape = {sizeof(squeezebert_encoder_shape),
+                                             static_cast<int64_t>(kOffsets.size()) - 1, kOffsets.data(), 4, 0};
     Floats output(input.size());
     OK(squeezebert_encoder(context, &shape, &one, 1, input.data(), kChannels, nullptr, output.data(), kChannels));
     return output;
