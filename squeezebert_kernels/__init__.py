@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 
 # Public name -> the module that defines it.
 _LAZY = {
-    "optimize": "huggingface",
-    "restore": "huggingface",
+    "optimize": "integration.optimize",
+    "restore": "integration.optimize",
     "release_memory": "numpy",
     "SqueezeBertConfig": "models",
     "SqueezeBertModel": "models",

@@ -18,7 +18,7 @@ from python_ref import model as reference_model
 from python_ref.config import SqueezeBertConfig
 
 from . import checkpoint
-from .huggingface import attach
+from .integration.optimize import attach
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -21,7 +21,7 @@ from python_ref.activations import ACTIVATIONS
 from python_ref.config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
 
 from . import ops
-from .packed import Linear, PackedLinears
+from .integration.packed import Linear, PackedLinears
 
 __all__ = [
     "GroupedConv1d",

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LOGGER = logging.getLogger("squeezebert_kernels.fast_forward")
+_LOGGER = logging.getLogger("squeezebert_kernels")
 
 
 @contextmanager

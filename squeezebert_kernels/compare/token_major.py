@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from squeezebert_kernels.families import FAMILIES, Family
+from squeezebert_kernels.integration.architectures import FAMILIES, Family
 
 # A config's model_type: where such a model of Hugging Face keeps its parts.
 FAMILY_OF = {"squeezebert": FAMILIES[0], "bert": FAMILIES[1]}

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..binding import Binding
-from ..families import Family
-from ..fast_forward import BaseForward
-from ..packed import Linear
-from ..padding import Declined, RealTokens, real_tokens
+from ..integration.architectures import Family
+from ..integration.binding import Binding
+from ..integration.forward import BaseForward
+from ..integration.packed import Linear
+from ..integration.padding import Declined, RealTokens, real_tokens
 from .arguments import DTYPES
 from .embedding_layer_norm import new_problems
 from .graph import Graphs, Model, Request, launch_model

@@ -130,8 +130,8 @@ def test_binding_reads_no_weight_on_the_host(monkeypatch: pytest.MonkeyPatch) ->
     def refuse(*_: Any) -> None:
         raise AssertionError("a tensor on the GPU was read")
 
-    monkeypatch.setattr("squeezebert_kernels.watch._samples", refuse)
-    monkeypatch.setattr("squeezebert_kernels.binding.reads_as_plain", refuse)
+    monkeypatch.setattr("squeezebert_kernels.integration.watch._samples", refuse)
+    monkeypatch.setattr("squeezebert_kernels.integration.binding.reads_as_plain", refuse)
     for name in ("SqueezeBertModel", "BertModel"):
         forward = optimize(small(name)).forward
         assert forward.bind() is forward.bind()

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from . import compiled
+from .architectures import Family
 from .binding import Binding
-from .families import Family
 from .padding import Declined, RealTokens, real_tokens
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("squeezebert_kernels")
 
 # Arguments of the base model that the fast path understands; any other that is given goes to the original forward.
 _SERVED = frozenset(

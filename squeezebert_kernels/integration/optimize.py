@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from .families import FAMILIES, Family
-from .fast_forward import BaseForward, HeadForward, _Forward
+from .architectures import FAMILIES, Family
+from .forward import BaseForward, HeadForward, _Forward
 from .padding import Declined
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -35,7 +35,7 @@ def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: 
     Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are zeros, where the
     original has values without meaning. Heads that read only the first token do not compute the others' last layer.
     Whatever else is asked (training, attentions, hidden states, other masks, autocast, another device; on CUDA,
-    inputs_embeds and torch.compile) runs the original forward; the logger `squeezebert_kernels.fast_forward` says why
+    inputs_embeds and torch.compile) runs the original forward; the logger `squeezebert_kernels` says why
     at level DEBUG.
 
     dtype: what the kernels compute in: torch.float32 or torch.float16, on CUDA torch.bfloat16 too. On the CPU float16
@@ -117,10 +117,10 @@ def _is_on_cuda(base: nn.Module) -> bool:
 def _forward_of(base: nn.Module, family: Family, release_weights: bool, dtype: torch.dtype) -> BaseForward:
     if not _is_on_cuda(base):
         return BaseForward(base, family, release_weights, dtype)
-    from .triton.registration import operator
+    from ..triton.registration import operator
 
     operator("encoder")  # says so where Triton is missing
-    from .triton.forward import CudaForward
+    from ..triton.forward import CudaForward
 
     return CudaForward(base, family, release_weights, dtype)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import ops  # noqa: F401  (registers torch.ops.squeezebert)
-from ._native import active_isa
+from .. import ops  # noqa: F401  (registers torch.ops.squeezebert)
+from .._native import active_isa
 from .padding import Declined
 from .watch import ValueWatch, reads_as_plain
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .families import Family
+from .architectures import Family
 from .packed import Linear, PackedLinears
 from .padding import Declined
 from .watch import StructureWatch, ValueWatch, reads_as_plain
