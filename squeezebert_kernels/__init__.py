@@ -15,7 +15,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "optimize": "integration.optimize",
     "restore": "integration.optimize",
-    "release_memory": "numpy",
+    "refresh": "integration.optimize",
+    "explain": "integration.optimize",
     "SqueezeBertConfig": "models",
     "SqueezeBertModel": "models",
     "SqueezeBertForMaskedLM": "models",

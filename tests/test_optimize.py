@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from paths import kernels, original
+from paths import binding_of, computed, kernels, original, restored
 from small_models import GROUP_CONFIGURATIONS, bert_config, config_for, hf_config, hf_model, padding_mask
 from squeezebert_kernels import optimize, restore
 from tolerances import REFERENCE_PARITY
@@ -209,17 +209,18 @@ def test_what_the_model_keeps_and_what_restore_brings_back(name: str, tmp_path: 
     model = small(name)
     inputs = inputs_of(name, MASKS["right"])
     before = {
-        "type": type(model),
+        "type": (type(model).__module__, type(model).__qualname__),
         "signature": inspect.signature(model.forward),
         "names": [name for name, _ in model.named_parameters()],
         "modules": [name for name, _ in model.named_modules()],
     }
     state = {key: value.clone() for key, value in model.state_dict().items()}
     expected = model(**inputs)
+    original_class = type(model)
 
     def now() -> dict[str, Any]:
         return {
-            "type": type(model),
+            "type": (type(model).__module__, type(model).__qualname__),
             "signature": inspect.signature(model.forward),
             "names": [name for name, _ in model.named_parameters()],
             "modules": [name for name, _ in model.named_modules()],
@@ -227,6 +228,8 @@ def test_what_the_model_keeps_and_what_restore_brings_back(name: str, tmp_path: 
 
     assert optimize(model) is model
     assert now() == before
+    assert isinstance(model, original_class)
+    assert type(type(model)(model.config)) is original_class
     optimized_state = model.state_dict()
     assert list(optimized_state) == list(state)
     assert all(torch.equal(optimized_state[key], state[key]) for key in state)
@@ -236,9 +239,10 @@ def test_what_the_model_keeps_and_what_restore_brings_back(name: str, tmp_path: 
 
     assert restore(model) is model
     assert now() == before
-    with kernels():  # nothing of ours is left to report another path
-        restored = model(**inputs)
-    assert all(torch.equal(restored[key], expected[key]) for key in expected)
+    assert type(model) is original_class
+    with restored():
+        again = model(**inputs)
+    assert all(torch.equal(again[key], expected[key]) for key in expected)
 
 
 @pytest.mark.parametrize("release", [False, True])
@@ -299,14 +303,16 @@ def test_computing_the_first_token_only_changes_no_bit(name: str, mask: str) -> 
     head = optimize(small(name))
     inputs = inputs_of(name, MASKS[mask])
     full = head.base_model(**inputs).pooler_output
-    hidden: list[Tensor] = []
-    pooled: list[Tensor] = []
-    head.base_model.register_forward_hook(lambda module, args, output: hidden.append(output.last_hidden_state))
-    head.dropout.register_forward_hook(lambda module, args, output: pooled.append(args[0]))
+    with computed() as results:
+        logits = head(**inputs).logits
+    (hidden, pooled) = results[0]
+    assert hidden.shape == (3, 1, 48)
+    assert torch.equal(pooled, full)
+    seen: list[Tensor] = []
+    head.base_model.register_forward_hook(lambda module, args, output: seen.append(output.last_hidden_state))
     with kernels():
-        head(**inputs)
-    assert hidden[0].shape == (3, 1, 48)
-    assert torch.equal(pooled[0], full)
+        assert torch.equal(head(**inputs).logits, logits)
+    assert seen[0].shape == (3, 9, 48)  # who listens to the base model sees what it always gives
 
 
 @torch.no_grad()
@@ -332,7 +338,7 @@ def test_two_threads_with_different_heads_over_one_base() -> None:
 def test_packed_weights_are_hardly_larger_and_in_order() -> None:
     """At most 1.02 of the plain size at the published widths, aligned, each where the one before ends."""
     model = optimize(small("SqueezeBertModel", **PUBLISHED["SqueezeBertModel"]))
-    packed = model.forward.bind().packed
+    packed = binding_of(model).packed
     plain = sum(linear.weight.numel() * 4 for linear in packed.linears)
     assert packed.buffer.numel() <= 1.02 * plain
     end = packed.buffer.data_ptr()

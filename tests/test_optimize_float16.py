@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from paths import kernels
+from paths import binding_of, kernels
 from small_models import config_for, hf_model, padding_mask
 from squeezebert_kernels import optimize, restore
 from tolerances import float16_weights_bound
@@ -35,7 +35,7 @@ def rounded(model: Any) -> Any:
 
 
 def buffer_of(model: Any) -> torch.Tensor:
-    return model.forward.bind().packed.buffer
+    return binding_of(model).packed.buffer
 
 
 @pytest.mark.parametrize("name", [*BASES, "SqueezeBertForSequenceClassification"])

@@ -54,9 +54,9 @@ class Family:
                 return getattr(sys.modules[module], name)
         return None
 
-    def computes(self, module: nn.Module, names: tuple[str, ...]) -> bool:
-        """`module` is one of the classes `names`, or a subclass that leaves the forward as it is."""
-        forward = type(module).forward
+    def computes(self, kind: type[nn.Module], names: tuple[str, ...]) -> bool:
+        """`kind` is one of the classes `names`, or a subclass that leaves the forward as it is."""
+        forward = kind.forward
         return any(getattr(self.named(name), "forward", None) is forward for name in names)
 
 

@@ -1,103 +1,191 @@
-"""optimize(model): one line that makes a Hugging Face model run on the kernels. restore(model) undoes it."""
+"""optimize(model): one line that makes a Hugging Face model run on the kernels, and the four that go with it."""
 
 from __future__ import annotations
 
+import gc
+import os
 import warnings
 from collections.abc import Iterator
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from .. import _native
 from .architectures import FAMILIES, Family
-from .forward import BaseForward, HeadForward, _Forward
+from .classes import attach as attach_state
+from .classes import detach, state_of
+from .forward import BaseState, HeadState, original_class
 from .padding import Declined
+from .wanted import noted
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def optimize(model: Model, dtype: torch.dtype = torch.float32, release_weights: bool = False) -> Model:
+def optimize(
+    model: Model, dtype: torch.dtype = torch.float32, release_weights: bool = False, keep_padding: bool = False
+) -> Model:
     """Makes `model` run on this library's kernels, in place, and returns it. `restore(model)` undoes it.
 
     model: a transformers SqueezeBERT or BERT model, bare or with any head, or any module that holds such models. It
-    keeps its class, forward signature, outputs, parameters, `state_dict` and `save_pretrained`. Weights may change
-    afterwards: the next call notices and packs them again. (PyTorch does not count writes through `.data` or NumPy:
-    those that rewrite a whole weight are noticed; after one to single elements, call optimize again.)
+    gets a subclass of its class, of the same name; forward signature, outputs and their dtype, parameters, `state_dict`
+    and `save_pretrained` stay. What the kernels compute is first compared with what the model does, on a few tokens.
+    `explain(model)` says what runs where. For BERT-base on one core this takes half a second and the memory of the
+    packed weights, which is that of the encoder in `dtype`.
+
+    Weights may change afterwards: what PyTorch counts (optimizers, in-place writes, `load_state_dict`, other parameters
+    or storages) is noticed at the next call, and packed again in place. Writes through `.data` or NumPy, and those into
+    tensors made in inference mode, it does not count: call `refresh(model)` after them. With SQUEEZEBERT_CHECK_WEIGHTS=1
+    in the environment every call compares every byte, and raises RuntimeError where that was forgotten.
 
     A model on CUDA runs in `dtype` as one CUDA graph for each bucket of shapes, at most 32 of them; outputs keep the
-    model's own dtype, and changed weights are noticed where PyTorch counts the write. Calls may come from any thread
-    and stream; they follow each other. An id outside its table is seen by the GPU after the call has returned: its
-    sequence comes out as NaN, and one of the next calls raises IndexError, or, under CUDA_LAUNCH_BLOCKING=1, the call
-    itself. While another graph is captured, the kernels are launched one by one, padding included, for that graph, in
-    whose replays such an id gives NaN alone; an attention_mask on the host is a ValueError there.
+    model's own dtype. Calls may come from any thread and stream; they follow each other. An id outside its table is
+    seen by the GPU after the call has returned: its sequence comes out as NaN, and one of the next calls raises
+    IndexError, or, under CUDA_LAUNCH_BLOCKING=1, the call itself. While another graph is captured, the kernels are
+    launched one by one, padding included, for that graph, in whose replays such an id gives NaN alone; an
+    attention_mask on the host is a ValueError there.
 
     The kernels serve inference: eval mode, and gradients off (`torch.no_grad()`) or no parameter that requires them.
-    Padding (a 0/1 `attention_mask` [N, S], zeros anywhere) is not computed: hidden states there are zeros, where the
-    original has values without meaning. Heads that read only the first token do not compute the others' last layer.
-    Whatever else is asked (training, attentions, hidden states, other masks, autocast, another device; on CUDA,
-    inputs_embeds and torch.compile) runs the original forward; the logger `squeezebert_kernels` says why
-    at level DEBUG.
+    Whatever else is asked (training, attentions, hidden states, other masks, autocast; on CUDA, inputs_embeds and
+    torch.compile) runs the original forward; the first time, but for training, a warning says why. Linear layers of
+    another kind (LoRA, quantized) run as they are, between our kernels. Padding (a 0/1 `attention_mask` [N, S], zeros
+    anywhere) is not computed: hidden states there are zeros, where the original has values without meaning. Heads that
+    read only the first token do not compute the others' last layer.
 
-    dtype: what the kernels compute in: torch.float32 or torch.float16, on CUDA torch.bfloat16 too. On the CPU float16
-    is what weights are packed as, in half the memory, and what attention's keys and values are rounded to; Arm cores
-    with float16 arithmetic multiply in it too. What exceeds 65504 there becomes infinite, as after `.half()`. The model
-    itself, its activations and its outputs stay float32.
-    release_weights: frees the originals of the packed weights. Their parameters then read as NaN, though `state_dict`
-    and `save_pretrained` still give their values, and requests for the original forward unpack them for the call.
-    Training, moving, copying and pickling need restore(model) first. On the CPU in float32 only.
+    dtype: what the kernels compute in, whatever the model's own dtype: torch.float32 or torch.float16, on CUDA
+    torch.bfloat16 too. On the CPU float16 is what weights are packed as, in half the memory, and what attention's keys
+    and values are rounded to; Arm cores with float16 arithmetic multiply in it too. What exceeds 65504 there becomes
+    infinite, as after `.half()`.
+    release_weights: frees the originals of the packed weights. Their parameters then read as NaN; `state_dict`,
+    `save_pretrained`, copies and pickles still have the values. What needs the originals raises RuntimeError, which
+    says `restore(model)`; loading a state_dict, moving to another dtype or device, and changed layers bring them back
+    for good. On the CPU in float32 only.
+    keep_padding: computes padded positions as the original does, for who reads them.
 
     Raises TypeError when `model` holds no such model, ValueError for another dtype, for a forward that something else
-    has replaced, and for weights that cannot be released. Warns when a model stays on its original path (an activation
-    other than the exact GELU, a decoder).
+    has replaced, and for weights that cannot be released; `model` is then as it was before. Warns when a model stays on
+    its original path (an activation other than the exact GELU, a decoder, a machine without SIMD kernels).
     """
-    if not any(_bases(model)):
+    bases = list(_bases(model))
+    if not bases:
         raise TypeError(
             "model: expected a transformers SqueezeBERT or BERT model, or a module that holds one, got a "
             f"{type(model).__name__}"
         )
-    _check_options(model, dtype, release_weights)
-    restore(model)
-    replaced = [module for module in model.modules() if "forward" in vars(module)]
-    if replaced:
-        raise ValueError(
-            f"model: expected modules with the forward of their class, got a {type(replaced[0]).__name__} whose "
-            "forward was replaced; undo that first"
+    _check_options([base for base, _ in bases], dtype, release_weights)
+    _check_forwards(model)
+    if _only_scalar():
+        warnings.warn(
+            f"{type(model).__name__} stays on its original path: this machine has no SIMD kernels, and the scalar ones "
+            "are slower (SQUEEZEBERT_FORCE_ISA=scalar runs them all the same)",
+            stacklevel=2,
         )
-    for forward in attach(model, release_weights, dtype):
+        return restore(model)
+    for base, _ in bases:
+        if state_of(base) is not None:
+            state_of(base).give_back()
+    states = [BaseState(family, dtype, keep_padding) for _, family in bases]
+    for (base, _), state in zip(bases, states, strict=True):
         try:
-            forward.bind()
+            binding = state.bind(base)
         except Declined as declined:
-            warnings.warn(f"{type(forward.module).__name__} stays on its original path: {declined}", stacklevel=2)
+            state.has_warned = True
+            warnings.warn(f"{type(base).__name__} stays on its original path: {declined}", stacklevel=2)
+        else:
+            if release_weights:
+                _check_shared(base)
+                binding.packed.check_releasable()
+    restore(model)
+    _attach(model, bases, states)
+    if release_weights:
+        for state in states:
+            state.release()
     return model
-
-
-def attach(model: nn.Module, release_weights: bool = False, dtype: torch.dtype = torch.float32) -> list[BaseForward]:
-    """Replaces the forward of the base models in `model` and of their heads; weights are packed at the first call."""
-    forwards = []
-    for base, family in _bases(model):
-        base.forward = forward = _forward_of(base, family, release_weights, dtype)
-        forwards.append(forward)
-        for head in model.modules():
-            if any(child is base for child in head.children()):
-                first_token = family.computes(head, family.first_token_heads)
-                if first_token or family.computes(head, family.token_heads):
-                    head.forward = HeadForward(head, forward, first_token)
-    return forwards
 
 
 def restore(model: Model) -> Model:
-    """Gives `model` its original forward back, and its weights if they were released. Leaves other models alone."""
+    """Gives `model` its original class back, and its weights if they were released. Leaves other models alone."""
     for module in model.modules():
-        forward = vars(module).get("forward")
-        if isinstance(forward, BaseForward):
-            forward.restore_weights()
-        if isinstance(forward, _Forward):
-            del module.forward
+        detach(module)
     return model
 
 
-def _check_options(model: nn.Module, dtype: torch.dtype, release_weights: bool) -> None:
-    on_cuda = any(_is_on_cuda(base) for base, _ in _bases(model))
+def refresh(model: Model) -> Model:
+    """Packs the weights of an optimized `model` anew, and tests again what was declined. For writes that PyTorch does
+    not count (`optimize` says which). Leaves other models alone."""
+    for module in model.modules():
+        state = state_of(module)
+        if isinstance(state, BaseState):
+            state.refresh()
+    return model
+
+
+def attach(model: nn.Module) -> None:
+    """As `optimize`, but reads nothing yet: weights are packed, and the model tested, at the first call."""
+    bases = list(_bases(model))
+    if not _only_scalar():
+        _attach(model, bases, [BaseState(family, torch.float32, False) for _, family in bases])
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What `explain` found: for each base model its class and why the kernels do not serve it, None where they do; and
+    for each of its layers what runs as its own module."""
+
+    models: list[tuple[str, str | None, dict[str, str]]]
+
+    @property
+    def served(self) -> bool:
+        """Everything runs on the kernels."""
+        return all(reason is None for _, reason, _ in self.models)
+
+    def __str__(self) -> str:
+        lines = []
+        for name, reason, layers in self.models:
+            lines.append(f"{name}: the kernels" if reason is None else f"{name}: the original path: {reason}")
+            lines += [f"  {layer}: {way}" for layer, way in layers.items()]
+        return "\n".join(lines)
+
+
+def explain(model: nn.Module, **batch: Any) -> Explanation:
+    """Says which path `model` takes, and why not ours, layer by layer. `print(explain(model))` is meant to be read.
+
+    batch: arguments of the model: it is called with them, once, and what it did is told. Without any: whether ordinary
+    inference is served.
+    """
+    with noted() as reasons:
+        if batch:
+            model(**batch)
+        models = [
+            (type(base).__name__, *_explained(base, reasons, bool(batch))) for base, _ in _bases(model)
+        ]
+    return Explanation(models)
+
+
+def _explained(base: nn.Module, reasons: dict[int, str | None], called: bool) -> tuple[str | None, dict[str, str]]:
+    state = state_of(base)
+    if state is None:
+        return "it is not optimized", {}
+    try:
+        layers = state.bind(base).layers()
+    except Declined as declined:
+        return str(declined), {}
+    return reasons.get(state.handle, "it was not called") if called else None, layers
+
+
+def _attach(model: nn.Module, bases: list[tuple[nn.Module, Family]], states: list[BaseState]) -> None:
+    for (base, family), state in zip(bases, states, strict=True):
+        for head in model.modules():
+            name = next((name for name, child in head.named_children() if child is base), None)
+            first_token = family.computes(original_class(head), family.first_token_heads)
+            if name is not None and (first_token or family.computes(original_class(head), family.token_heads)):
+                attach_state(head, HeadState(name, first_token))
+        attach_state(base, state)
+
+
+def _check_options(bases: list[nn.Module], dtype: torch.dtype, release_weights: bool) -> None:
+    on_cuda = any(parameter.is_cuda for base in bases for parameter in base.parameters())
     dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32, torch.float16)
     if dtype not in dtypes:
         where = " on CUDA" if on_cuda else ""
@@ -110,24 +198,40 @@ def _check_options(model: nn.Module, dtype: torch.dtype, release_weights: bool) 
         )
 
 
-def _is_on_cuda(base: nn.Module) -> bool:
-    return any(parameter.is_cuda for parameter in base.parameters())
+def _check_forwards(model: nn.Module) -> None:
+    for module in model.modules():
+        known = any(
+            family.computes(original_class(module), (family.base, *family.first_token_heads, *family.token_heads))
+            for family in FAMILIES
+        )
+        if known and "forward" in vars(module):
+            raise ValueError(
+                f"model: expected modules with the forward of their class, got a {type(module).__name__} whose "
+                "forward was replaced; undo that first"
+            )
 
 
-def _forward_of(base: nn.Module, family: Family, release_weights: bool, dtype: torch.dtype) -> BaseForward:
-    if not _is_on_cuda(base):
-        return BaseForward(base, family, release_weights, dtype)
-    from ..triton.registration import operator
+def _check_shared(base: nn.Module) -> None:
+    """Raises ValueError where another model has layers of `base`: released, they would read as NaN there."""
+    inside = {id(module) for module in base.modules()}
+    below = inside - {id(base)}
+    for module in gc.get_objects():
+        if issubclass(type(module), nn.Module) and id(module) not in inside:
+            children = vars(module).get("_modules", {}).values()
+            if any(id(child) in below for child in children):
+                raise ValueError(
+                    f"release_weights: expected a {type(base).__name__} whose modules are its own, got one that shares "
+                    f"some with a {type(module).__name__}"
+                )
 
-    operator("encoder")  # says so where Triton is missing
-    from ..triton.forward import CudaForward
 
-    return CudaForward(base, family, release_weights, dtype)
+def _only_scalar() -> bool:
+    return _native.isas() == ["scalar"] and "SQUEEZEBERT_FORCE_ISA" not in os.environ
 
 
 def _bases(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
     """The base models in `model` and their families."""
     for module in model.modules():
         for family in FAMILIES:
-            if family.computes(module, (family.base,)):
+            if family.computes(original_class(module), (family.base,)):
                 yield module, family

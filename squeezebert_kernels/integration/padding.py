@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-# What NumPy reads without a copy; a mask of any other dtype is not ours to interpret.
-_MASK_DTYPES = frozenset({torch.bool, torch.uint8, torch.int32, torch.int64, torch.float32, torch.float64})
 
 
 class Declined(Exception):
@@ -27,9 +25,12 @@ class RealTokens:
 
     index: Tensor
     cu_seqlens: Tensor
-    positions: Tensor
     first_is_real: bool
     shape: tuple[int, int]
+
+    @property
+    def positions(self) -> Tensor:
+        return self.index % self.shape[1]
 
     def take(self, values: Tensor) -> Tensor:
         """The real tokens' rows of `values` [N, S, ...]: [T, ...]."""
@@ -42,16 +43,20 @@ class RealTokens:
         return padded.index_copy_(0, self.index, rows).view(count, length, rows.shape[1])
 
 
-def real_tokens(attention_mask: Tensor, shape: tuple[int, ...]) -> RealTokens | None:
-    """Reads a 0/1 `attention_mask` [N, S] with zeros in any pattern; None when it masks nothing.
+def real_tokens(attention_mask: Any, shape: tuple[int, ...]) -> RealTokens | None:
+    """Reads a 0/1 `attention_mask` [N, S] of any dtype with zeros in any pattern; None when it masks nothing.
 
-    Raises Declined for a mask of another shape, device or dtype, with other values than 0 and 1, or with a sequence
-    that has no real token at all (what comes out of that one depends on the attention implementation).
+    Raises Declined for what is no such tensor, for another shape or device, with other values than 0 and 1, or with a
+    sequence that has no real token at all (what comes out of that one depends on the attention implementation).
     """
-    if attention_mask.device.type != "cpu" or attention_mask.dtype not in _MASK_DTYPES or attention_mask.requires_grad:
+    if type(attention_mask) is not Tensor:
+        raise Declined(f"attention_mask: a {type(attention_mask).__name__}")
+    if attention_mask.device.type != "cpu" or attention_mask.requires_grad or attention_mask.is_complex():
         raise Declined(f"attention_mask: {attention_mask.dtype} on {attention_mask.device}")
     if attention_mask.shape != shape:
         raise Declined(f"attention_mask: shape {tuple(attention_mask.shape)}, not {shape}")
+    if attention_mask.dtype == torch.bfloat16:  # which NumPy has not
+        attention_mask = attention_mask.float()
     mask = attention_mask.numpy()
     real = np.count_nonzero(mask)
     if mask.dtype != np.bool_ and np.count_nonzero(mask == 1) != real:
@@ -61,13 +66,11 @@ def real_tokens(attention_mask: Tensor, shape: tuple[int, ...]) -> RealTokens | 
     lengths = np.count_nonzero(mask, axis=1)
     if not lengths.all():
         raise Declined("attention_mask: a fully masked sequence")
-    index = np.flatnonzero(mask)
     cu_seqlens = np.zeros(shape[0] + 1, dtype=np.int32)
     np.cumsum(lengths, out=cu_seqlens[1:])
     return RealTokens(
-        index=torch.from_numpy(index),
+        index=torch.from_numpy(np.flatnonzero(mask)),
         cu_seqlens=torch.from_numpy(cu_seqlens),
-        positions=torch.from_numpy(index % shape[1]),
         first_is_real=bool(mask[:, 0].all()),
         shape=(shape[0], shape[1]),
     )

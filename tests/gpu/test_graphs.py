@@ -113,7 +113,7 @@ def test_a_mask_of_the_host_is_refused_by_name_inside_a_capture(monkeypatch: pyt
 def test_nothing_is_let_go_of_inside_a_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that changed runs its original forward there; what was bound before serves again after it."""
     model, given = optimize(small("SqueezeBertModel"), dtype=torch.bfloat16), inputs(None)
-    bound = model.forward.bind()
+    bound = binding_of(model)
     with monkeypatch.context() as capture:
         capture.setattr(forward, "_is_capturing", lambda device: True)
         for change in (_another_layer, _another_value):
@@ -147,7 +147,7 @@ def test_a_call_on_another_stream_finds_new_weights_packed() -> None:
     for _ in range(10):
         big = big @ big
     model.encoder.layers[1].output.conv1d.weight.mul_(1.5)
-    model.forward.bind()
+    binding_of(model)
     with torch.cuda.stream(torch.cuda.Stream()):
         after = model(**given).last_hidden_state
     torch.cuda.synchronize()
@@ -178,7 +178,7 @@ def test_the_cache_of_graphs_is_bounded() -> None:
     model = optimize(small("SqueezeBertModel"))
     for count in range(1, 2 * MAX_GRAPHS):
         model(torch.ones(count, 16, dtype=torch.long, device=DEVICE))
-    graphs = model.forward.bind().graphs
+    graphs = binding_of(model).graphs
     assert 1 < len(graphs) <= MAX_GRAPHS
 
 
@@ -192,7 +192,7 @@ def test_tf32_has_graphs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         now = model(**given).last_hidden_state
         assert torch.equal(now, hidden.setdefault(allowed, now))
     assert not torch.equal(hidden[False], hidden[True])
-    assert len(model.forward.bind().graphs) == 2
+    assert len(binding_of(model).graphs) == 2
 
 
 @pytest.mark.gpu
@@ -204,7 +204,7 @@ def test_inside_somebody_elses_capture_the_kernels_become_part_of_it() -> None:
     given = inputs(MASKS["right"])
     model(**given)  # compiled and loaded before
     with torch.cuda.stream(torch.cuda.Stream()):
-        model.forward._padded(model.forward.bind(), given, given["input_ids"], False)
+        model.forward._padded(binding_of(model), given, given["input_ids"], False)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):

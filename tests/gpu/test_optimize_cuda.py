@@ -133,7 +133,7 @@ def test_binding_reads_no_weight_on_the_host(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("squeezebert_kernels.integration.watch._samples", refuse)
     monkeypatch.setattr("squeezebert_kernels.integration.binding.reads_as_plain", refuse)
     for name in ("SqueezeBertModel", "BertModel"):
-        forward = optimize(small(name)).forward
+        forward = optimize(small(name))
         assert forward.bind() is forward.bind()
 
 

@@ -1,0 +1,119 @@
+"""What is asked of a base model, and whether the kernels can serve it: each check raises Declined, which says why not."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+from .padding import Declined
+
+# Arguments of the base model that the fast path understands, or need not; any other goes to the original forward.
+_SERVED = frozenset({"input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds", "return_dict"})
+_IGNORED = frozenset({"use_cache", "num_items_in_batch"})
+RECORDED = frozenset({"output_attentions", "output_hidden_states"})
+ALL = _SERVED | _IGNORED
+# What configs call what they record, by transformers' version.
+_RECORDING = ("output_hidden_states", "_output_attentions", "output_attentions")
+TRAINING = "training mode"
+
+
+@functools.cache
+def arguments_of(model_class: type[nn.Module]) -> tuple[list[str], bool, frozenset[str]]:
+    """Of its forward: the names that it takes, in order; whether it takes others by keyword; which the fast path can."""
+    parameters = list(inspect.signature(model_class.forward).parameters.values())[1:]
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return names, takes_more, ALL if takes_more else ALL.intersection(names)
+
+
+def by_name(model_class: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments by name, where they fit the signature: if not, the original forward says so."""
+    names, takes_more, served = arguments_of(model_class)
+    if not args and served.issuperset(kwargs):
+        return kwargs
+    request = {**dict(zip(names, args, strict=False)), **kwargs}
+    if len(request) != len(args) + len(kwargs):
+        raise Declined("arguments that do not fit the signature")
+    for name, value in request.items():
+        if value is not None and name not in ALL and not (name in RECORDED and value is False):
+            raise Declined(name)
+        if name not in names and not takes_more:
+            raise Declined(f"{name} is no argument of {model_class.__name__}")
+    return request
+
+
+def check_surroundings(module: Any, request: dict[str, Any]) -> None:
+    """Nothing of the original is to be seen, recorded or differentiated."""
+    config = vars(module.config)
+    for name in _RECORDING:
+        if config.get(name) and request.get(name.removeprefix("_")) is None:
+            raise Declined(f"config.{name.removeprefix('_')}")
+    if module.training:
+        raise Declined(TRAINING)
+    if torch.jit.is_tracing():
+        raise Declined("tracing")
+    if torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0:
+        raise Declined("a transform of torch.func, or forward-mode differentiation")
+    if torch._C._len_torch_dispatch_stack():
+        raise Declined("a TorchDispatchMode, which is to see the model's own operators")
+
+
+def check_mode(binding: Any, request: dict[str, Any]) -> None:
+    """The bypassed modules do nothing but compute, in the model's own dtype, and no gradient is wanted."""
+    reading = binding.reading
+    if not reading.modes.holds():
+        raise Declined("a dropout is in training mode")
+    if reading.watch.hooked():
+        raise Declined("a hook listens to a bypassed module")
+    if torch.is_autocast_enabled(binding.device_type):
+        raise Declined("autocast")
+    if torch.is_grad_enabled():
+        embeds = request.get("inputs_embeds")
+        if reading.requires_grad() or (isinstance(embeds, Tensor) and embeds.requires_grad):
+            raise Declined("gradients are wanted; call it under torch.no_grad() or torch.inference_mode()")
+
+
+def check_given(request: dict[str, Any], device: torch.device) -> None:
+    """The tensors are of the kinds and shapes that the kernels take, on `device`."""
+    ids: Any = request.get("input_ids")
+    embeds: Any = request.get("inputs_embeds")
+    if (ids is None) == (embeds is None):
+        raise Declined("input_ids and inputs_embeds")
+    given = ids if embeds is None else embeds
+    if type(given) is not Tensor or given.device != device or not given.numel():
+        raise Declined(f"an input that is no tensor on {device}, or an empty batch")
+    if ids is None:
+        if embeds.dim() != 3 or not embeds.dtype.is_floating_point:
+            raise Declined("inputs_embeds: not floating point [N, S, C]")
+    elif ids.dim() != 2 or not _are_ids(ids):
+        raise Declined("input_ids: not integers [N, S]")
+    for name in ("token_type_ids", "position_ids"):
+        values = request.get(name)
+        if values is not None and not (
+            type(values) is Tensor
+            and _are_ids(values)
+            and values.device == device
+            and values.shape in (given.shape[:2], (1, given.shape[1]), (given.shape[1],))
+        ):
+            raise Declined(f"{name}: not integers like input_ids")
+
+
+def wants_dict(module: Any, request: dict[str, Any]) -> bool:
+    return_dict = request.get("return_dict")
+    return vars(module.config).get("return_dict", True) if return_dict is None else return_dict
+
+
+def warn_about_padding(module: Any, ids: Tensor) -> None:
+    """transformers' own warning of padding without a mask, without its cost when there is nothing to warn of."""
+    pad = module.config.pad_token_id
+    if pad is not None and not ids.is_cuda and (ids.numpy()[:, :: max(ids.shape[1] - 1, 1)] == pad).any():
+        module.warn_if_padding_and_no_attention_mask(ids, None)
+
+
+def _are_ids(ids: Tensor) -> bool:
+    return ids.dtype in (torch.int64, torch.int32)
