@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .layers import runs
 from .packed import Linear, PackedLinears
-from .padding import Declined, RealTokens, real_tokens
+from .padding import RealTokens, real_tokens
 from .reading import Reading
 
 _ops = torch.ops.squeezebert
@@ -30,7 +30,7 @@ class Binding:
         linears = [x for layer in layers for x in layer.linears if isinstance(x, Linear)]
         linears += [] if pooler is None else [pooler]
         floats = [x.bias for x in linears if x.bias is not None] + [norm for layer in layers for norm in layer.norms]
-        self.packed = PackedLinears(linears, dtype, floats, None if previous is None else previous.packed)
+        self.packed: Any = PackedLinears(linears, dtype, floats, None if previous is None else previous.packed)
         forms = dict(zip(map(id, floats), self.packed.floats, strict=True))
         forms.update(zip(map(id, linears), self.packed.packed, strict=True))
 
@@ -40,7 +40,7 @@ class Binding:
         self.output_dtype = reading.embedding[0].dtype
         self._runs = runs(layers, form, self.output_dtype)
         self._pooler = None if pooler is None else (form(pooler), form(pooler.bias), 1)
-        self.keeps_padding = bool(reading.foreign)
+        self._takes_padding = bool(reading.foreign)  # modules of another kind are given batches, not packed tokens
         # The kernel reads float32 tables; others are looked up by their own modules.
         self._embeds = all(value.dtype == torch.float32 for value in reading.embedding[:-1])
 
@@ -72,6 +72,7 @@ class Binding:
 
         module: the model. all_positions: the values at padded positions are wanted too.
         """
+        all_positions = all_positions or self._takes_padding
         mask: Any = request.get("attention_mask")
         tokens = None
         if mask is not None:
@@ -97,16 +98,13 @@ class Binding:
         if ids is not None and self._embeds:
             return _ops.embedding_layer_norm.default(ids, types, positions, *self.reading.embedding)
         embeds = request.get("inputs_embeds")
-        hidden = module.embeddings(
-            input_ids=ids, inputs_embeds=embeds, token_type_ids=types, position_ids=positions
-        )
+        hidden = module.embeddings(input_ids=ids, inputs_embeds=embeds, token_type_ids=types, position_ids=positions)
         return hidden.float()
 
     def _finish(self, rows: Tensor, tokens: RealTokens | None, first_token: bool) -> tuple[Tensor, Tensor | None]:
         if first_token:
-            hidden = rows.unsqueeze(1)
-        else:
-            hidden = rows if tokens is None else tokens.put_back(rows)
+            rows, tokens = rows.unsqueeze(1), None
+        hidden = rows if tokens is None else tokens.put_back(rows)
         if self._pooler is None:
             return hidden.to(self.output_dtype), None
         pooled = _ops.grouped_conv1x1.default(hidden[:, 0], *self._pooler).tanh_()

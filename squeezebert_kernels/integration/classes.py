@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .forward import ORIGINAL, STATE, BaseState, HeadState, original_class
+from .forward import ORIGINAL, STATE, BaseState, original_class
 
 
 class _OptimizedClass(type):
@@ -25,8 +25,9 @@ class _OptimizedClass(type):
 class _Optimized:
     """What all of them share: they are copied and pickled as their original class, and the copy is optimized again."""
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        _, _, state, *rest = super().__reduce_ex__(protocol)
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        reduced: Any = super().__reduce_ex__(protocol)
+        _, _, state, *rest = reduced
         kept = {name: value for name, value in state.items() if name != STATE}
         ours = vars(self)[STATE]
         return (_revive, (original_class(self), type(ours), ours.options), kept, *rest)
@@ -74,10 +75,11 @@ class _OptimizedBase(_Optimized):
 _WEIGHTS = "_squeezebert_released"
 
 
-def attach(module: nn.Module, state: BaseState | HeadState) -> None:
-    """Makes `module` an optimized one."""
+def attach(module: nn.Module, state: Any) -> None:
+    """Makes `module` an optimized one. state: a BaseState or HeadState."""
+    kind: Any = original_class(module)
     vars(module)[STATE] = state
-    object.__setattr__(module, "__class__", _optimized_class(original_class(module), type(state)))
+    object.__setattr__(module, "__class__", _optimized_class(kind, isinstance(state, BaseState)))
     state.adopt(module)
 
 
@@ -97,20 +99,20 @@ def state_of(module: nn.Module) -> Any:
 
 
 @functools.cache
-def _optimized_class(original: type[nn.Module], state: type) -> type[nn.Module]:
+def _optimized_class(original: Any, is_base: bool) -> Any:
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
         state = getattr(self, STATE, None)
         if state is None:  # someone made an instance of this class, or kept this function of a restored one
             return original.forward(self, *args, **kwargs)
         return state(self, original, args, kwargs)
 
-    functools.update_wrapper(forward, original.forward)
-    del forward.__wrapped__  # accelerate unwraps forwards, past this one
-    forward.__signature__ = inspect.signature(original.forward)  # type: ignore[attr-defined]
-    ours = _OptimizedBase if issubclass(state, BaseState) else _Optimized
+    ours: Any = functools.update_wrapper(forward, original.forward)
+    del ours.__wrapped__  # accelerate unwraps forwards, past this one
+    ours.__signature__ = inspect.signature(original.forward)
+    mixin = _OptimizedBase if is_base else _Optimized
     same = {name: getattr(original, name) for name in ("__module__", "__qualname__", "__doc__")}
     kind = type("OptimizedClass", (_OptimizedClass, type(original)), {})
-    return kind(original.__name__, (ours, original), {"forward": forward, ORIGINAL: original, **same})
+    return kind(original.__name__, (mixin, original), {"forward": forward, ORIGINAL: original, **same})
 
 
 def _revive(original: type[nn.Module], state: type, options: tuple[Any, ...]) -> nn.Module:

@@ -59,7 +59,7 @@ class HeadState:
     def adopt(self, module: nn.Module) -> None:
         """Nothing of `module` is kept."""
 
-    def __call__(self, module: Any, called: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         base = getattr(module, self._base)
         state = getattr(base, STATE, None)
         if state is None:
@@ -99,7 +99,7 @@ class BaseState:
         """`module` is the one that this state belongs to."""
         self.handle = compiled.register(module)
 
-    def __call__(self, module: Any, called: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def __call__(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.compiler.is_compiling():
             return self._trace(module, called, args, kwargs)
         try:
@@ -162,7 +162,7 @@ class BaseState:
             raise Declined(self._refused[1])
         self.give_back()
         previous, self._binding = self._binding, None
-        called = original_class(module)
+        called: Any = original_class(module)
         reading = Reading(self._family, device)
         try:
             reading.read(module, called)
@@ -177,7 +177,7 @@ class BaseState:
         self._binding = binding
         return binding
 
-    def _serve(self, module: Any, called: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _serve(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         request = by_name(called, args, kwargs)
         check_surroundings(module, request)
         binding = self.bind(module)
@@ -190,7 +190,8 @@ class BaseState:
             raise Declined("a tuple without pooled output")  # which has one element or two, by transformers' version
         first_token, all_positions = wanted_of(self.handle)
         all_positions = all_positions or self._keep_padding
-        return self._output(*binding.compute(module, request, first_token, all_positions), return_dict)
+        hidden, pooled = binding.compute(module, request, first_token, all_positions)
+        return self._output(hidden, pooled, return_dict)
 
     def _output(self, hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
         if return_dict:
@@ -214,7 +215,7 @@ class BaseState:
                 stacklevel=7,
             )
 
-    def _trace(self, module: Any, called: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _trace(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What torch.compile sees: one operator where the fast path may serve, the original forward elsewhere."""
         names, takes_more, _ = arguments_of(called)
         request: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}

@@ -17,7 +17,7 @@ _ops = torch.ops.squeezebert
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as it was read: six linears in the operators' order, where one that cannot be packed is the module itself;
+    """A layer as it was read: six linears in the operators' order, where one that cannot be packed is the module;
     weight and bias of both LayerNorms. token_major: foreign modules take [..., C], not [N, C, S]."""
 
     linears: list[Linear | nn.Module]
@@ -50,9 +50,7 @@ class WholeLayers:
                     self.params += map(form, layer.norms[position - 3 :][:2])
 
     def run(self, rows: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, first_token: bool) -> Tensor:
-        return _ops.encoder.default(
-            rows, self.params, self.heads, self.groups, self.eps, mask, cu_seqlens, first_token
-        )
+        return _ops.encoder.default(rows, self.params, self.heads, self.groups, self.eps, mask, cu_seqlens, first_token)
 
 
 class MixedLayer:
@@ -60,9 +58,7 @@ class MixedLayer:
 
     def __init__(self, layer: Layer, form: Callable[[Any], Tensor], dtype: torch.dtype) -> None:
         self._layer, self._dtype = layer, dtype
-        self._linears = [
-            (form(x), form(x.bias), x.groups) if isinstance(x, Linear) else x for x in layer.linears
-        ]
+        self._linears = [(form(x), form(x.bias), x.groups) if isinstance(x, Linear) else x for x in layer.linears]
         self._norms = [form(value) for value in layer.norms]
 
     def run(self, rows: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, first_token: bool) -> Tensor:
@@ -88,7 +84,7 @@ class MixedLayer:
         linear, norm = self._linears[index], self._norms[index - 3 :][:2]
         if isinstance(linear, tuple):
             return _ops.grouped_conv1x1_add_layer_norm.default(rows, *linear, residual, *norm, self._layer.eps)
-        return F.layer_norm(self._linear(index, rows) + residual, norm[0].shape, *norm, self._layer.eps)
+        return F.layer_norm(self._linear(index, rows) + residual, norm[0].shape, norm[0], norm[1], self._layer.eps)
 
 
 def runs(layers: list[Layer], form: Callable[[Any], Tensor], dtype: torch.dtype) -> list[Any]:

@@ -36,8 +36,8 @@ def optimize(
 
     Weights may change afterwards: what PyTorch counts (optimizers, in-place writes, `load_state_dict`, other parameters
     or storages) is noticed at the next call, and packed again in place. Writes through `.data` or NumPy, and those into
-    tensors made in inference mode, it does not count: call `refresh(model)` after them. With SQUEEZEBERT_CHECK_WEIGHTS=1
-    in the environment every call compares every byte, and raises RuntimeError where that was forgotten.
+    tensors made in inference mode, it does not count: call `refresh(model)` after them. A model optimized under
+    SQUEEZEBERT_CHECK_WEIGHTS=1 compares every byte at every call, and raises RuntimeError where that was forgotten.
 
     A model on CUDA runs in `dtype` as one CUDA graph for each bucket of shapes, at most 32 of them; outputs keep the
     model's own dtype. Calls may come from any thread and stream; they follow each other. An id outside its table is
@@ -157,9 +157,7 @@ def explain(model: nn.Module, **batch: Any) -> Explanation:
     with noted() as reasons:
         if batch:
             model(**batch)
-        models = [
-            (type(base).__name__, *_explained(base, reasons, bool(batch))) for base, _ in _bases(model)
-        ]
+        models = [(type(base).__name__, *_explained(base, reasons, bool(batch))) for base, _ in _bases(model)]
     return Explanation(models)
 
 
@@ -185,7 +183,7 @@ def _attach(model: nn.Module, bases: list[tuple[nn.Module, Family]], states: lis
 
 
 def _check_options(bases: list[nn.Module], dtype: torch.dtype, release_weights: bool) -> None:
-    on_cuda = any(parameter.is_cuda for base in bases for parameter in base.parameters())
+    on_cuda = any(map(_is_on_cuda, bases))
     dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32, torch.float16)
     if dtype not in dtypes:
         where = " on CUDA" if on_cuda else ""
@@ -196,6 +194,10 @@ def _check_options(bases: list[nn.Module], dtype: torch.dtype, release_weights: 
         raise ValueError(
             f"release_weights: expected False with dtype={dtype}, whose packed weights are rounded, got True"
         )
+
+
+def _is_on_cuda(base: nn.Module) -> bool:
+    return any(parameter.is_cuda for parameter in base.parameters())
 
 
 def _check_forwards(model: nn.Module) -> None:

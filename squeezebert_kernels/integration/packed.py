@@ -56,6 +56,8 @@ class PackedLinears:
         reuse: PackedLinears | None = None,
     ) -> None:
         self.linears = linears
+        self.buffer: Tensor
+        self.packed: list[Tensor]
         self._dtype = dtype
         self._isa = active_isa()
         self._lock = threading.RLock()
@@ -71,7 +73,7 @@ class PackedLinears:
                 self.buffer, self.packed = reuse.buffer, reuse.packed
                 kept = reuse._still_packed(linears)
             else:
-                self._allocate()
+                self.buffer, self.packed = self._allocate()
         copies = iter(self._copies)
         self.floats = [value if value.dtype == torch.float32 else next(copies) for value in floats]
         self._pack(index for index in range(len(self._sources)) if index not in kept)
@@ -152,7 +154,7 @@ class PackedLinears:
         pairs = enumerate(zip(linears, self.linears, strict=True))
         return {index for index, (new, old) in pairs if new.weight is old.weight and index not in changed}
 
-    def _allocate(self) -> None:
+    def _allocate(self) -> tuple[Tensor, list[Tensor]]:
         known: dict[tuple[torch.Size, int], int] = {}
         starts, sizes = [0], []
         for linear in self.linears:
@@ -161,9 +163,9 @@ class PackedLinears:
                 known[kind] = self._packed_form(linear).numel()
             sizes.append(known[kind])
             starts.append(starts[-1] + -(-known[kind] // _ALIGNMENT) * _ALIGNMENT)
-        self.buffer = _allocate(starts[-1])
-        self.packed = [
-            self.buffer[start : start + size].view(linear.weight.shape[0], -1)
+        buffer = _allocate(starts[-1])
+        return buffer, [
+            buffer[start : start + size].view(linear.weight.shape[0], -1)
             for linear, start, size in zip(self.linears, starts, sizes, strict=False)
         ]
 

@@ -58,8 +58,8 @@ class Reading:
         return self.holds() and self._storages == list(map(Tensor.data_ptr, self.parameters))
 
     def requires_grad(self) -> bool:
-        modules = self._foreign_modules
-        return any(map(_requires_grad, self.parameters)) or any(p.requires_grad for m in modules for p in m.parameters())
+        foreign = (parameter for module in self._foreign_modules for parameter in module.parameters())
+        return any(map(_requires_grad, self.parameters)) or any(map(_requires_grad, foreign))
 
     def _read(self, base: nn.Module) -> None:
         self._check_config(base.config)
@@ -116,7 +116,9 @@ class Reading:
         own = vars(module).get("forward")
         # transformers 4 leaves a block's own forward on it when it was once asked for hidden states.
         if own is not None and not (
-            isinstance(own, MethodType) and own.__self__ is module and own.__func__ is type(module).forward
+            isinstance(own, MethodType)
+            and own.__self__ is module
+            and own.__func__ is getattr(type(module), "forward", None)
         ):
             raise Declined(f"{where} has a forward of its own")
         if own is not None:  # that there is none, `bypass` watches

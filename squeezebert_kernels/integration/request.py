@@ -1,4 +1,4 @@
-"""What is asked of a base model, and whether the kernels can serve it: each check raises Declined, which says why not."""
+"""What is asked of a base model, and whether the kernels can serve it: what says no raises Declined, and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from .padding import Declined
@@ -23,15 +23,15 @@ TRAINING = "training mode"
 
 
 @functools.cache
-def arguments_of(model_class: type[nn.Module]) -> tuple[list[str], bool, frozenset[str]]:
-    """Of its forward: the names that it takes, in order; whether it takes others by keyword; which the fast path can."""
+def arguments_of(model_class: Any) -> tuple[list[str], bool, frozenset[str]]:
+    """Of its forward: the names that it takes, in order; whether it takes others by keyword; which are served."""
     parameters = list(inspect.signature(model_class.forward).parameters.values())[1:]
     names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
     takes_more = any(p.kind is p.VAR_KEYWORD for p in parameters)
     return names, takes_more, ALL if takes_more else ALL.intersection(names)
 
 
-def by_name(model_class: type[nn.Module], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def by_name(model_class: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments by name, where they fit the signature: if not, the original forward says so."""
     names, takes_more, served = arguments_of(model_class)
     if not args and served.issuperset(kwargs):

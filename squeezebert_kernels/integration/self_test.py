@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -27,22 +28,27 @@ def check(module: nn.Module, original: Callable[..., Any], binding: Any, dtype: 
     device = request["input_ids"].device
     twins: dict[int, nn.Module] = {}
     plain = {"output_attentions": False, "output_hidden_states": False}
-    quiet = torch.autocast(device.type, enabled=False)
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device), quiet:
-        with torch.inference_mode(False), torch.no_grad():
-            try:
-                theirs = original(_twin(module, twins), **request, **plain)
-            except Exception as error:
-                raise Declined(f"self-test: the original path raised {type(error).__name__}: {error}") from error
-            finally:
-                for twin in twins.values():
-                    vars(twin).clear()  # each holds itself
-            hidden, pooled = hidden_and_pooled(theirs)
-            binding.output_dtype = hidden.dtype
-            try:
-                ours, ours_pooled = binding.compute(module, request, False, False)
-            except Exception as error:
-                raise Declined(f"self-test: the kernels raised {type(error).__name__}: {error}") from error
+    with ExitStack() as stack:
+        for context in (
+            torch.random.fork_rng([device] if device.type == "cuda" else []),
+            torch.device(device),
+            torch.autocast(device.type, enabled=False),
+            torch.inference_mode(False),
+            torch.no_grad(),
+        ):
+            stack.enter_context(context)
+        try:
+            hidden, pooled = hidden_and_pooled(original(_twin(module, twins), **request, **plain))
+        except Exception as error:
+            raise Declined(f"self-test: the original path raised {type(error).__name__}: {error}") from error
+        finally:
+            for twin in twins.values():
+                vars(twin).clear()  # each holds itself
+        binding.output_dtype = hidden.dtype
+        try:
+            ours, ours_pooled = binding.compute(module, request, False, False)
+        except Exception as error:
+            raise Declined(f"self-test: the kernels raised {type(error).__name__}: {error}") from error
     real = request["attention_mask"].bool()
     errors = [_error(ours[real], hidden[real])]
     if binding.has_pooler:

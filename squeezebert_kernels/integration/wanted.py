@@ -32,8 +32,9 @@ def wanted_of(handle: int) -> tuple[bool, bool]:
 
 @contextmanager
 def noted() -> Iterator[dict[int, str | None]]:
-    """Of the base models called inside the block on this thread, by handle: why not the kernels, None where they ran."""
-    _wanted.notes = notes = {}
+    """By handle, of the base models called inside the block on this thread: why not the kernels, or None."""
+    notes: dict[int, str | None] = {}
+    _wanted.notes = notes
     try:
         yield notes
     finally:

@@ -149,9 +149,7 @@ class Writes:
     def changed(self, now: tuple[list[int], list[int]]) -> list[int]:
         """The indices of the tensors that `now` differs in from what was accepted."""
         moved = {i for i, (a, b) in enumerate(zip(now[0], self._seen[0], strict=True)) if a != b}
-        written = {
-            id(tensor) for tensor, a, b in zip(self._counted, now[1], self._seen[1], strict=True) if a != b
-        }
+        written = {id(tensor) for tensor, a, b in zip(self._counted, now[1], self._seen[1], strict=True) if a != b}
         return [i for i, tensor in enumerate(self._tensors) if i in moved or id(tensor) in written]
 
 

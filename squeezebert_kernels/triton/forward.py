@@ -6,32 +6,18 @@ import weakref
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..integration.architectures import Family
 from ..integration.binding import Binding
-from ..integration.forward import BaseForward
+from ..integration.layers import WholeLayers, runs
 from ..integration.packed import Linear
 from ..integration.padding import Declined, RealTokens, real_tokens
-from .arguments import DTYPES
+from ..integration.reading import Reading
 from .embedding_layer_norm import new_problems
 from .graph import Graphs, Model, Request, launch_model
 from .launch import architecture_of
+from .registration import operator
 from .turns import Turns
-
-
-class CountedWrites:
-    """Notices new values in `tensors` by their addresses and the writes that PyTorch counts. Reads nothing of them."""
-
-    def __init__(self, tensors: list[Tensor]) -> None:
-        self._tensors = tensors
-        self._seen = self._look()
-
-    def holds(self) -> bool:
-        return self._look() == self._seen
-
-    def _look(self) -> list[tuple[int, int]]:
-        return [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in self._tensors]
 
 
 class Weights:
@@ -45,10 +31,10 @@ class Weights:
 
     def __init__(self, parameters: list[Tensor], dtype: torch.dtype, turns: Turns) -> None:
         self._parameters, self._turns = parameters, turns
+        self._seen = self._versions()  # before the values are read
+        self._addresses = [p.data_ptr() for p in parameters]
         with torch.inference_mode(False):  # or they could not be written again outside of it
             self._copies = {id(p): p.detach().to(dtype).contiguous() for p in parameters}
-        self._seen = self._versions()
-        self._addresses = [p.data_ptr() for p in parameters]
 
     def of(self, parameter: Tensor) -> Tensor:
         return self._copies[id(parameter)]
@@ -57,8 +43,8 @@ class Weights:
     def stale(self) -> bool:
         return self._addresses != [p.data_ptr() for p in self._parameters]
 
-    def refresh(self) -> None:
-        if self._versions() == self._seen:
+    def refresh(self, everything: bool = False) -> None:
+        if not everything and self._versions() == self._seen:
             return
         if _is_capturing(self._parameters[0].device):
             raise Declined(
@@ -68,90 +54,71 @@ class Weights:
             seen = self._versions()
             for parameter, before, now in zip(self._parameters, self._seen, seen, strict=True):
                 copy = self._copies[id(parameter)]
-                if before != now and copy.data_ptr() != parameter.data_ptr():
+                if (everything or before != now) and copy.data_ptr() != parameter.data_ptr():
                     copy.copy_(parameter)
             self._seen = seen
-
-    def reclaim(self) -> None:
-        """Nothing was released."""
 
     def _versions(self) -> list[int]:
         return [0 if p.is_inference() else p._version for p in self._parameters]
 
 
 class CudaBinding(Binding):
-    """A model on one device in the kernels' form: `model`, with weights in `dtype`."""
-
-    def __init__(self, base: nn.Module, family: Family, dtype: torch.dtype) -> None:
-        self.device = next(base.parameters()).device
-        architecture_of(self.device)  # says so where the kernels do not run
-        self.device_type = self.device.type
-        self._turns = Turns(self.device)
-        with self._turns.next():
-            super().__init__(base, family, dtype)
-        self.output_dtype = self.embedding[0].dtype
-        self.model = Model(
-            embedding=self._converted(self.embedding),
-            params=list(self._converted(tuple(self.params))),
-            pooler=None if self.pooler is None else self._converted(self.pooler),
-            num_heads=self.num_heads or 1,
-            groups=self.groups,
-            eps=self.eps or 0.0,
-        )
-        self.graphs = Graphs(self.model, self._turns)
-        weakref.finalize(self, self._turns.wait)  # before its memory goes back to the allocator
-
-    def _converted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(self.packed.of(value) if isinstance(value, Tensor) else value for value in values)
-
-    def _watch_values(self, tensors: list[Tensor]) -> CountedWrites:
-        return CountedWrites(tensors)
-
-    def _takes(self, value: Any) -> bool:
-        plain = type(value) in (nn.Parameter, Tensor) and value.layout == torch.strided
-        return plain and value.device == self.device and value.dtype in DTYPES
-
-    def _pack(self, linears: list[Linear]) -> Any:
-        return Weights(self.parameters, self.dtype, self._turns)
-
-    def _packed_weights(self) -> list[Tensor]:
-        return [linear.weight for linear in self._linears]
-
-
-class CudaForward(BaseForward):
-    """The forward of a base model on a CUDA device, computed in its dtype."""
+    """A model on one device in the kernels' form: `model`, with weights in `dtype`. Computes as one CUDA graph."""
 
     device_type = "cuda"
 
-    def _bind_anew(self) -> Binding:
-        device = next(self.module.parameters()).device
-        if device.type != self.device_type:
-            raise Declined(f"a model on {device}")
-        return CudaBinding(self.module, self.family, self._dtype)
+    def __init__(self, reading: Reading, dtype: torch.dtype, previous: Binding | None = None) -> None:
+        self.reading = reading
+        self.device = reading.parameters[0].device
+        operator("encoder")  # says so where Triton is missing
+        architecture_of(self.device)  # says so where the kernels do not run
+        turns = Turns(self.device)
+        with turns.next():
+            self.packed: Any = Weights(reading.parameters, dtype, turns)
+        layers = runs(reading.layers, self._form, dtype)
+        if len(layers) > 1 or not isinstance(layers[0], WholeLayers):
+            raise Declined("layers that differ in heads, groups or epsilon, or with modules of another kind")
+        self.output_dtype = reading.embedding[0].dtype
+        pooler = reading.pooler
+        self._pooler = None if pooler is None else (self._form(pooler), self._form(pooler.bias), 1)
+        self.model = Model(
+            embedding=(*map(self._form, reading.embedding[:-1]), reading.embedding[-1]),
+            params=layers[0].params,
+            pooler=None if pooler is None else (self._form(pooler), self._form(pooler.bias)),
+            num_heads=layers[0].heads,
+            groups=layers[0].groups,
+            eps=layers[0].eps,
+        )
+        self.graphs = Graphs(self.model, turns)
+        weakref.finalize(self, turns.wait)  # before its memory goes back to the allocator
 
-    def _check_rebinding(self, binding: Any) -> None:
-        if _is_capturing(binding.device if binding is not None else next(self.module.parameters()).device):
+    @staticmethod
+    def check_time(device: torch.device) -> None:
+        if _is_capturing(device):
             raise Declined("a model that changed before a capture")
 
-    def _trace(self, *args: Any, **kwargs: Any) -> Any:
-        return self.original(*args, **kwargs)
+    def _form(self, value: Any) -> Tensor:
+        return self.packed.of(value.weight if isinstance(value, Linear) else value)
 
-    def _compute(self, binding: Any, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
+    def compute(
+        self, module: Any, request: dict[str, Any], first_token: bool, all_positions: bool
+    ) -> tuple[Tensor, Tensor | None]:
         # The graphs' buffers outlive the caller's inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            return self._compute_rows(binding, request)
+            return self._compute_rows(request, first_token, all_positions)
 
-    def _compute_rows(self, binding: Any, request: dict[str, Any]) -> tuple[Tensor, Tensor | None]:
-        first_token, all_positions = self._wants()
-        ids = _ids_of(request, binding)
-        if _is_capturing(binding.device):
-            return self._padded(binding, request, ids, first_token)
+    def _compute_rows(
+        self, request: dict[str, Any], first_token: bool, all_positions: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        ids = self._ids(request)
+        if _is_capturing(self.device):
+            return self._padded(request, ids, first_token)
         mask = request.get("attention_mask")
         tokens = None if mask is None else real_tokens(_on_host(mask), tuple(ids.shape))
-        if tokens is not None and (all_positions or (binding.pooler is not None and not tokens.first_is_real)):
+        if tokens is not None and (all_positions or (self.has_pooler and not tokens.first_is_real)):
             # Someone reads a padded position: compute them all, as the original does.
-            return self._padded(binding, request, ids, first_token)
-        index = None if tokens is None else _on_device(tokens.index, binding.device)
+            return self._padded(request, ids, first_token)
+        index = None if tokens is None else _on_device(tokens.index, self.device)
         packed = Request(
             ids=_packed_rows(ids, index),
             types=_packed_rows(_like_ids(request, "token_type_ids", ids), index),
@@ -161,18 +128,18 @@ class CudaForward(BaseForward):
         )
 
         def finish(rows: Tensor, pooled: Tensor | None) -> tuple[Tensor, Tensor | None]:
-            return _finish(rows, pooled, first_token, tuple(ids.shape), index, binding.output_dtype)
+            return _finish(rows, pooled, first_token, tuple(ids.shape), index, self.output_dtype)
 
-        return binding.graphs.run(packed, finish)
+        return self.graphs.run(packed, finish)
 
-    def _padded(self, binding: Any, request: dict[str, Any], ids: Tensor, first_token: bool) -> tuple[Tensor, Any]:
+    def _padded(self, request: dict[str, Any], ids: Tensor, first_token: bool) -> tuple[Tensor, Any]:
         """All positions, padded ones too, launched one kernel after the other, with nothing read from the device."""
-        mask, capturing = request.get("attention_mask"), _is_capturing(binding.device)
+        mask, capturing = request.get("attention_mask"), _is_capturing(self.device)
         if mask is not None and mask.shape != ids.shape:
             raise Declined(f"attention_mask: shape {tuple(mask.shape)}, not {tuple(ids.shape)}")
-        if capturing and mask is not None and mask.device != binding.device:
+        if capturing and mask is not None and mask.device != self.device:
             raise ValueError(
-                f"attention_mask: expected a tensor on {binding.device} while a CUDA graph is captured, since one of "
+                f"attention_mask: expected a tensor on {self.device} while a CUDA graph is captured, since one of "
                 f"another device would be read now and not in the replays, got one on {mask.device}"
             )
         request_of_kernels = (
@@ -180,14 +147,22 @@ class CudaForward(BaseForward):
             _packed_rows(_like_ids(request, "token_type_ids", ids), None),
             _packed_rows(_like_ids(request, "position_ids", ids), None),
             (int(ids.shape[0]), int(ids.shape[1])),
-            None if mask is None else mask.to(binding.device).bool()[:, None, None, :],
+            None if mask is None else mask.to(self.device).bool()[:, None, None, :],
             first_token,
         )
         if capturing:  # the kernels become part of that graph, whose replays nobody tells us of
-            rows, pooled = launch_model(binding.model, new_problems(binding.device), *request_of_kernels)
+            rows, pooled = launch_model(self.model, new_problems(self.device), *request_of_kernels)
         else:
-            rows, pooled = binding.graphs.launch(*request_of_kernels)
-        return _finish(rows, pooled, first_token, tuple(ids.shape), None, binding.output_dtype)
+            rows, pooled = self.graphs.launch(*request_of_kernels)
+        return _finish(rows, pooled, first_token, tuple(ids.shape), None, self.output_dtype)
+
+    def _ids(self, request: dict[str, Any]) -> Tensor:
+        ids: Any = request.get("input_ids")
+        if ids is None:
+            raise Declined("inputs_embeds")
+        if request.get("position_ids") is None and ids.shape[1] > self.model.embedding[1].shape[0]:
+            raise Declined("more tokens than positions")
+        return ids
 
 
 def _is_capturing(device: torch.device) -> bool:
@@ -217,31 +192,10 @@ def _finish(
     return hidden, None if pooled is None else pooled.to(dtype, copy=True)
 
 
-def _ids_of(request: dict[str, Any], binding: Any) -> Tensor:
-    ids: Any = request.get("input_ids")
-    if ids is None or request.get("inputs_embeds") is not None:
-        raise Declined("inputs_embeds")
-    if not _are_ids(ids) or ids.dim() != 2 or ids.device != binding.device:
-        raise Declined(f"input_ids: not integers [N, S] on {binding.device}")
-    if not ids.numel():
-        raise Declined("an empty batch")
-    if request.get("position_ids") is None and ids.shape[1] > binding.model.embedding[1].shape[0]:
-        raise Declined("more tokens than positions")
-    return ids
-
-
-def _are_ids(ids: Any) -> bool:
-    return type(ids) is Tensor and ids.dtype in (torch.int64, torch.int32)
-
-
 def _like_ids(request: dict[str, Any], name: str, ids: Tensor) -> Tensor | None:
     """The ids given as `name`, in the shape of `ids`."""
     values = request.get(name)
-    if values is None:
-        return None
-    if not _are_ids(values) or values.device != ids.device or values.shape not in (ids.shape, (1, ids.shape[1])):
-        raise Declined(f"{name}: not integers like input_ids")
-    return values.expand(ids.shape)
+    return None if values is None else values.expand(ids.shape)
 
 
 def _packed_rows(values: Tensor | None, index: Tensor | None) -> Tensor | None:

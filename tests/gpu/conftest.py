@@ -45,11 +45,11 @@ def optimize_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU, `optimize` treats models on the CPU as if they were on CUDA, in Triton's interpreter."""
     if torch.cuda.is_available():
         return
-    from squeezebert_kernels.integration import optimize as integration
-    from squeezebert_kernels.triton.forward import CudaForward
+    from squeezebert_kernels.integration import forward, optimize
+    from squeezebert_kernels.triton.forward import CudaBinding
 
-    class Interpreted(CudaForward):
+    class Interpreted(CudaBinding):
         device_type = "cpu"
 
-    monkeypatch.setattr(integration, "_is_on_cuda", lambda base: True)
-    monkeypatch.setattr("squeezebert_kernels.triton.forward.CudaForward", Interpreted)
+    monkeypatch.setattr(optimize, "_is_on_cuda", lambda base: True)
+    monkeypatch.setattr(forward, "_binding_on", lambda device: Interpreted)
