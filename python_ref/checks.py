@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-
-def check(condition: bool, message: str) -> None:
-    """Raises ValueError(message) unless `condition` holds."""
-    if not condition:
-        raise ValueError(message)
+from squeezebert_kernels.checks import check
 
 
 def check_groups(groups: int, in_channels: int, out_channels: int, name: str = "groups") -> None:
@@ -59,13 +54,6 @@ def check_heads(num_heads: int, channels: int) -> None:
     )
 
 
-def check_broadcasts(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
-    """`tensor` broadcasts to `shape`, and does not widen it."""
-    sizes = [1] * (len(shape) - tensor.dim()) + list(tensor.shape)
-    fits = len(sizes) == len(shape) and all(s in (1, e) for s, e in zip(sizes, shape, strict=True))
-    check(fits, f"{name}: expected a shape that broadcasts to {list(shape)}, got {list(tensor.shape)}")
-
-
 def check_sequences(input: Tensor, cu_seqlens: Tensor | None) -> None:
     """`input` is [N, S, C] or [S, C]; with `cu_seqlens`, packed tokens [T, C] that the offsets cover exactly."""
     shape = list(input.shape)
@@ -92,13 +80,3 @@ def check_sequences(input: Tensor, cu_seqlens: Tensor | None) -> None:
         offsets[-1] == input.shape[0],
         f"cu_seqlens: expected the last offset to be the {input.shape[0]} tokens of input, got {offsets[-1]}",
     )
-
-
-@contextmanager
-def naming_ids(name: str, ids: Tensor, rows: int) -> Iterator[None]:
-    """Around a look-up of `ids` in a table: its IndexError names the argument, and says what it may hold and held."""
-    try:
-        yield
-    except IndexError as error:
-        low, high = int(ids.min()), int(ids.max())
-        raise IndexError(f"{name}: expected ids from 0 to {rows - 1}, got ids from {low} to {high}") from error

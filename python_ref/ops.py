@@ -21,16 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import (
-    check,
-    check_bias,
-    check_broadcasts,
-    check_group_counts,
-    check_heads,
-    check_sequences,
-    check_weight,
-    naming_ids,
-)
+from squeezebert_kernels.checks import check, check_broadcasts, naming_ids
+
+from .checks import check_bias, check_group_counts, check_heads, check_sequences, check_weight
 
 TENSORS_PER_LAYER = 16
 

@@ -1,13 +1,11 @@
 """SqueezeBERT near the machine's limit: operators, models, and one line for a Hugging Face model.
 
-Importing this package registers ``torch.ops.squeezebert.*``. Models and `optimize` are imported when first asked for,
-so that ``import squeezebert_kernels`` costs little more than ``import torch``.
+`ops` (which registers ``torch.ops.squeezebert.*``), the models and `optimize` are imported when first asked for, so
+that `squeezebert_kernels.numpy` needs no torch.
 """
 
 from importlib import import_module
 from typing import Any
-
-from . import ops
 
 __version__ = "0.1.0"
 
@@ -17,19 +15,22 @@ _LAZY = {
     "restore": "integration.optimize",
     "refresh": "integration.optimize",
     "explain": "integration.optimize",
-    "SqueezeBertConfig": "models",
-    "SqueezeBertModel": "models",
-    "SqueezeBertForMaskedLM": "models",
-    "SqueezeBertForSequenceClassification": "models",
-    "SqueezeBertForMultipleChoice": "models",
-    "SqueezeBertForTokenClassification": "models",
-    "SqueezeBertForQuestionAnswering": "models",
+    "SqueezeBertConfig": "nn.config",
+    "SqueezeBertModel": "nn.models",
+    "SqueezeBertForMaskedLM": "nn.models",
+    "SqueezeBertForSequenceClassification": "nn.models",
+    "SqueezeBertForMultipleChoice": "nn.models",
+    "SqueezeBertForTokenClassification": "nn.models",
+    "SqueezeBertForQuestionAnswering": "nn.models",
 }
+_MODULES = ("nn", "numpy", "ops")
 
-__all__ = ["__version__", "ops", *_LAZY]
+__all__ = ["__version__", *_LAZY, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
     if name in _LAZY:
         value = getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
         globals()[name] = value

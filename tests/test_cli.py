@@ -15,7 +15,7 @@ import squeezebert_kernels
 from small_models import hf_config, hf_model
 from squeezebert_kernels import _native
 from squeezebert_kernels.cli import main
-from squeezebert_kernels.tokenizer import load_tokenizer
+from squeezebert_kernels.nn.tokenizer import load_tokenizer
 from tolerances import REFERENCE_PARITY
 
 TEXT = "The captain thanked him, folded the map and took him out."

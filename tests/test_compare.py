@@ -32,7 +32,7 @@ from squeezebert_kernels.compare.run import Options, compare
 from squeezebert_kernels.compare.timing import race
 from squeezebert_kernels.compare.token_major import TokenMajorModel
 from squeezebert_kernels.compare.workload import Workload, fixed_shape, pad, sentence_batch, shipped_text
-from squeezebert_kernels.tokenizer import load_tokenizer
+from squeezebert_kernels.nn.tokenizer import load_tokenizer
 
 SQUEEZEBERT_BASE = EncoderShape(layers=12, hidden=768, intermediate=3072, groups=(4, 4, 4, 1, 4, 4))
 

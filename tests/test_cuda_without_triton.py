@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import squeezebert_kernels  # noqa: F401  (registers torch.ops.squeezebert)
-from squeezebert_kernels.triton import pack, registration
+import squeezebert_kernels.ops  # noqa: F401  (registers torch.ops.squeezebert)
+from squeezebert_kernels.triton import packed_format, registration
 from squeezebert_kernels.triton.registration import MODULES
 
 PROGRAM = """
 import sys
 sys.modules["triton"] = None  # as if it were not installed
 import torch
-import squeezebert_kernels
+import squeezebert_kernels.ops
 from squeezebert_kernels.triton.registration import MODULES, operator
 for name in MODULES:
     if name.startswith("pack"):
@@ -40,7 +40,7 @@ def test_without_triton() -> None:
 
 
 def test_importing_the_package_does_not_import_triton() -> None:
-    program = "import sys, squeezebert_kernels; print('triton' in sys.modules)"
+    program = "import sys, squeezebert_kernels.ops; print('triton' in sys.modules)"
     without = "import sys, torch; print('triton' in sys.modules)"
     ours = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     theirs = subprocess.run([sys.executable, "-c", without], capture_output=True, text=True, check=True)
@@ -67,9 +67,9 @@ def test_shapes_of_packed_weights_for_compilers(dtype: torch.dtype) -> None:
         taps, flat = (torch.empty(shape, dtype=dtype, device="cuda") for shape in ((8, 6, 3), (8, 6)))
         taps = torch.ops.squeezebert.pack_grouped_conv1d(taps, 2)
         flat = torch.ops.squeezebert.pack_grouped_conv1x1(flat, 2)
-    row = pack.bytes_of(6, dtype)
+    row = packed_format.bytes_of(6, dtype)
     assert taps.shape == (8, 3, row)
     assert flat.shape == (8, row)
     assert row % 64 == 0
     assert row >= 6 * dtype.itemsize
-    assert len({pack.bytes_of(6, other) for other in (torch.float32, torch.float16, torch.bfloat16)}) == 3
+    assert len({packed_format.bytes_of(6, other) for other in (torch.float32, torch.float16, torch.bfloat16)}) == 3

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from python_ref import encoder as reference
-from python_ref.config import SqueezeBertConfig
 from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask, randomize
-from squeezebert_kernels import modules
+from squeezebert_kernels.nn import modules
+from squeezebert_kernels.nn.config import SqueezeBertConfig
+from squeezebert_kernels.nn.plain import encoder as reference
 from tolerances import REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from python_ref.config import SqueezeBertConfig
 from small_models import hf_config
+from squeezebert_kernels.nn.config import SqueezeBertConfig
 
 
 def test_defaults_are_those_of_transformers() -> None:

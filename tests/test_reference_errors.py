@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from python_ref import ops
-from python_ref.config import SqueezeBertConfig
-from python_ref.embeddings import SqueezeBertEmbeddings
 from reference_inputs import float64, layer_params
+from squeezebert_kernels.nn.config import SqueezeBertConfig
+from squeezebert_kernels.nn.plain.embeddings import SqueezeBertEmbeddings
 
 GROUPS = (4, 4, 4, 1, 4, 4)
 INPUT, WEIGHT, BIAS = float64(2, 5, 8), float64(12, 2), float64(12)

@@ -8,10 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from python_ref.config import SqueezeBertConfig
-from python_ref.heads import SqueezeBertForMaskedLM, SqueezeBertForMultipleChoice, SqueezeBertForQuestionAnswering
-from python_ref.model import SqueezeBertModel
 from small_models import hf_config
+from squeezebert_kernels.nn.config import SqueezeBertConfig
+from squeezebert_kernels.nn.plain.heads import (
+    SqueezeBertForMaskedLM,
+    SqueezeBertForMultipleChoice,
+    SqueezeBertForQuestionAnswering,
+)
+from squeezebert_kernels.nn.plain.model import SqueezeBertModel
 from test_reference_models import MODELS, TOKENS, assert_same, pair
 
 IDS = torch.arange(1, 1 + 3 * TOKENS).reshape(3, TOKENS)

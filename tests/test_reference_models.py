@@ -7,18 +7,18 @@ from typing import Any
 import pytest
 import torch
 
-from python_ref import outputs
-from python_ref.activations import ACTIVATIONS
-from python_ref.config import SqueezeBertConfig
-from python_ref.heads import (
+from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask
+from squeezebert_kernels.nn import outputs
+from squeezebert_kernels.nn.activations import ACTIVATIONS
+from squeezebert_kernels.nn.config import SqueezeBertConfig
+from squeezebert_kernels.nn.plain.heads import (
     SqueezeBertForMaskedLM,
     SqueezeBertForMultipleChoice,
     SqueezeBertForQuestionAnswering,
     SqueezeBertForSequenceClassification,
     SqueezeBertForTokenClassification,
 )
-from python_ref.model import SqueezeBertModel
-from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask
+from squeezebert_kernels.nn.plain.model import SqueezeBertModel
 from tolerances import REFERENCE_PARITY
 
 MODELS = {

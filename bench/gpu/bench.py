@@ -21,8 +21,8 @@ import torch
 import triton
 
 import squeezebert_kernels
-from python_ref.config import SqueezeBertConfig
 from squeezebert_kernels.integration.classes import state_of
+from squeezebert_kernels.nn.config import SqueezeBertConfig
 
 from . import workloads
 from .timing import copy_rate, matmul_rate, time_us

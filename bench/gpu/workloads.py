@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import squeezebert_kernels
-from python_ref.config import SqueezeBertConfig
+from squeezebert_kernels.nn.config import SqueezeBertConfig
 
 LAYERS, CHANNELS, INNER, VOCABULARY = 12, 768, 3072, 30528
 GROUPS = {"squeezebert": (4, 4, 4, 1, 4, 4), "bert": (1,) * 6}

@@ -24,7 +24,7 @@ def predict(model: str, task: str, text: str, question: str | None = None) -> It
     import torch
 
     import squeezebert_kernels
-    from squeezebert_kernels.tokenizer import load_tokenizer
+    from squeezebert_kernels.nn.tokenizer import load_tokenizer
 
     if not text.strip():
         raise ValueError("text: expected at least one word, got none")

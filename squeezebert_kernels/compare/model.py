@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from squeezebert_kernels import checkpoint
+from squeezebert_kernels.nn import checkpoint
 
 from .token_major import FAMILY_OF
 

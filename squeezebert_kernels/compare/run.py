@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from squeezebert_kernels.machine import describe
-from squeezebert_kernels.tokenizer import load_tokenizer
+from squeezebert_kernels.nn.tokenizer import load_tokenizer
 
 from .exported import ExportedModel
 from .measure import measure

@@ -153,13 +153,13 @@ FAMILIES = (
         output=("transformers.modeling_outputs", "BaseModelOutputWithPoolingAndCrossAttentions"),
     ),
     Family(
-        modules=("python_ref.model", "python_ref.embeddings", "python_ref.encoder", "python_ref.heads"),
+        modules=tuple(f"squeezebert_kernels.nn.plain.{name}" for name in ("model", "embeddings", "encoder", "heads")),
         base="SqueezeBertModel",
         blocks={"": "SqueezeBertLayer", **_SQUEEZEBERT_BLOCKS},
         linear_class="GroupedConv1x1",
         heads="num_heads",
         norm_class="LayerNorm",
-        output=("python_ref.outputs", "BaseModelOutput"),
+        output=("squeezebert_kernels.nn.outputs", "BaseModelOutput"),
         **_SQUEEZEBERT,
     ),
 )

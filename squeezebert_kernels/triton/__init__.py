@@ -7,7 +7,8 @@ How the files build on each other:
 - `tuning` is the one table of block sizes. `launch` picks a row of it and starts a kernel.
 - `tiles` holds what kernels share: a tile's matrix product, GELU, LayerNorm, a step of softmax.
 - `grouped_conv1x1`, `grouped_conv1d`, `attention`, `grouped_qkv_attention`, `grouped_ffn`, `embedding_layer_norm`,
-  `encoder_layer`, `encoder`: a kernel, the function that launches it, and the operator. `pack`: the packed weights.
+  `encoder_layer`, `encoder`: a kernel, the function that launches it, and the operator. `pack`: packed weights, in
+  the form of `packed_format`.
 - `forward` and `graph` serve `squeezebert_kernels.optimize`: a whole model as one CUDA graph per bucket of shapes.
   `turns` orders what threads and streams do with its memory; `bad_ids` makes errors of what only the GPU has seen.
 

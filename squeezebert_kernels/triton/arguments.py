@@ -14,7 +14,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from . import pack
+from .packed_format import bytes_of
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 MAX_TOKENS = 2**31 - 1
@@ -234,7 +234,7 @@ class Arguments:
         kernel_size = weight.shape[1] if weight.dim() == 3 else 1
         if kernel_size != 1 and not any_kernel_size:
             self.fail(name, "a packed weight of kernel size 1", f"one of kernel size {kernel_size}")
-        if weight.shape[-1] != pack.bytes_of(depth, self.dtype):
+        if weight.shape[-1] != bytes_of(depth, self.dtype):
             self.fail(
                 name,
                 f"a weight packed by pack_grouped_conv1x1 or pack_grouped_conv1d on a CUDA device in {self.dtype}, for "

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._autograd import DIFFERENTIABLE
+from ..ops.autograd import DIFFERENTIABLE
 
 # Operator -> the module of this package that has it.
 MODULES = {

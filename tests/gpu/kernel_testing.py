@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import squeezebert_kernels  # noqa: F401  (registers torch.ops.squeezebert)
+import squeezebert_kernels.ops  # noqa: F401  (registers torch.ops.squeezebert)
 from python_ref import ops as reference
 from reference_inputs import layer_params
 from squeezebert_kernels.triton.registration import operator

@@ -11,9 +11,9 @@ from torch import Tensor
 
 import squeezebert_kernels
 from kernel_testing import DEVICE
-from python_ref.config import SqueezeBertConfig
 from small_models import bert_config, hf_config, hf_model, padding_mask, randomize, small_fields
 from squeezebert_kernels import restore
+from squeezebert_kernels.nn.config import SqueezeBertConfig
 
 TOKENS = 9
 MASKS = {

@@ -13,7 +13,7 @@ def load_operators() -> Path:
     Raises:
         ImportError: the library was not built, or does not fit this torch.
     """
-    path = Path(__file__).parent / "libsqueezebert_torch.so"
+    path = Path(__file__).parents[1] / "libsqueezebert_torch.so"
     if not path.exists():
         raise ImportError(f"{path} is missing: build it with `{BUILD_COMMAND}` in the source tree", path=str(path))
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .triton.pack import packed_shape
+from ..triton.packed_format import packed_shape
 
 _FORMATS = {torch.float32: 0, torch.float16: 1}  # squeezebert_format of csrc/include/squeezebert.h
 

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import ACTIVATIONS
-from .checks import check
-from .config import SqueezeBertConfig
+from ...checks import check
+from ..activations import ACTIVATIONS
+from ..config import SqueezeBertConfig
+from ..outputs import LogitsOutput, QuestionAnsweringOutput
 from .model import SqueezeBertModel, initialize_weights
-from .outputs import LogitsOutput, QuestionAnsweringOutput
 
 # Arguments of SqueezeBertModel.forward with one entry for each token: SqueezeBertForMultipleChoice flattens them.
 PER_TOKEN_ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")

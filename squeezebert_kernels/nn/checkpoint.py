@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from python_ref.config import SqueezeBertConfig
+from .config import SqueezeBertConfig
 
 CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from ._autograd import DIFFERENTIABLE
+from .autograd import DIFFERENTIABLE
 
 PACKING = ("pack_grouped_conv1x1", "pack_grouped_conv1d")
 

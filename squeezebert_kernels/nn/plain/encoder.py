@@ -6,9 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from . import ops
-from .activations import ACTIVATIONS
-from .config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
+from python_ref import ops
+
+from ..activations import ACTIVATIONS
+from ..config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
 
 # What a layer is asked to return beside its output; None is nothing.
 Attentions = Literal["scores", "probabilities"] | None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import check, naming_ids
-from .config import SqueezeBertConfig
+from ...checks import check, naming_ids
+from ..config import SqueezeBertConfig
 
 
 class SqueezeBertEmbeddings(nn.Module):

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..checks import check
 from .activations import ACTIVATIONS
-from .checks import check
 
 MODEL_TYPE = "squeezebert"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")

@@ -16,12 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from python_ref import encoder as reference
-from python_ref.activations import ACTIVATIONS
-from python_ref.config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
-
-from . import ops
-from .integration.packed import Linear, PackedLinears
+from .. import ops
+from ..integration.packed import Linear, PackedLinears
+from .activations import ACTIVATIONS
+from .config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
+from .plain import encoder as plain
 
 __all__ = [
     "GroupedConv1d",
@@ -65,7 +64,7 @@ class _Packing(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_packed"}
 
 
-class GroupedConv1x1(_Packing, reference.GroupedConv1x1):
+class GroupedConv1x1(_Packing, plain.GroupedConv1x1):
     """nn.Conv1d(in_channels, out_channels, kernel_size=1, groups=groups) on tokens: [..., in] -> [..., out]."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -119,7 +118,7 @@ class GroupedConv1d(nn.Conv1d):
         return ops.grouped_conv1d(input, self.weight, self.bias, self.groups, cu_seqlens)
 
 
-class SqueezeBertLayer(_Packing, reference.SqueezeBertLayer):
+class SqueezeBertLayer(_Packing, plain.SqueezeBertLayer):
     """One layer of SqueezeBERT, with the parameters of Hugging Face's SqueezeBertModule."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
@@ -136,7 +135,7 @@ class SqueezeBertLayer(_Packing, reference.SqueezeBertLayer):
         return ops.encoder_layer(hidden_states, params, heads, groups, eps, mask, cu_seqlens)
 
 
-class SqueezeBertEncoder(_Packing, reference.SqueezeBertEncoder):
+class SqueezeBertEncoder(_Packing, plain.SqueezeBertEncoder):
     """All layers in one call, with the parameters of Hugging Face's SqueezeBertEncoder."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from python_ref import heads as reference_heads
-from python_ref import model as reference_model
-from python_ref.config import SqueezeBertConfig
-
+from ..integration.optimize import attach
 from . import checkpoint
-from .integration.optimize import attach
+from .config import SqueezeBertConfig
+from .plain import heads as plain_heads
+from .plain import model as plain_model
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -72,25 +71,25 @@ class _Pretrained(nn.Module):
         checkpoint.save(self, self.config, folder)
 
 
-class SqueezeBertModel(_Pretrained, reference_model.SqueezeBertModel):
+class SqueezeBertModel(_Pretrained, plain_model.SqueezeBertModel):
     """Embeddings, encoder and pooler."""
 
 
-class SqueezeBertForMaskedLM(_Pretrained, reference_heads.SqueezeBertForMaskedLM):
+class SqueezeBertForMaskedLM(_Pretrained, plain_heads.SqueezeBertForMaskedLM):
     """Predicts the word at every position."""
 
 
-class SqueezeBertForSequenceClassification(_Pretrained, reference_heads.SqueezeBertForSequenceClassification):
+class SqueezeBertForSequenceClassification(_Pretrained, plain_heads.SqueezeBertForSequenceClassification):
     """Classifies (or, with one label, regresses) whole sequences."""
 
 
-class SqueezeBertForMultipleChoice(_Pretrained, reference_heads.SqueezeBertForMultipleChoice):
+class SqueezeBertForMultipleChoice(_Pretrained, plain_heads.SqueezeBertForMultipleChoice):
     """Scores several candidate sequences against each other."""
 
 
-class SqueezeBertForTokenClassification(_Pretrained, reference_heads.SqueezeBertForTokenClassification):
+class SqueezeBertForTokenClassification(_Pretrained, plain_heads.SqueezeBertForTokenClassification):
     """Classifies every token."""
 
 
-class SqueezeBertForQuestionAnswering(_Pretrained, reference_heads.SqueezeBertForQuestionAnswering):
+class SqueezeBertForQuestionAnswering(_Pretrained, plain_heads.SqueezeBertForQuestionAnswering):
     """Scores every token as the first and as the last of the answer."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import check
-from .config import SqueezeBertConfig
+from ...checks import check
+from ..config import SqueezeBertConfig
+from ..outputs import BaseModelOutput
 from .embeddings import SqueezeBertEmbeddings, SqueezeBertPooler
 from .encoder import Attentions, SqueezeBertEncoder
-from .outputs import BaseModelOutput
 
 
 class SqueezeBertModel(nn.Module):

@@ -1,0 +1,77 @@
+"""The operators, `torch.ops.squeezebert.*`, as typed functions.
+
+Importing this module loads the compiled operators and registers their fakes (`torch.compile`, `torch.export`),
+gradients and CPU autocast. `python_ref.ops` says in plain PyTorch what each computes. The architecture is that of
+Iandola et al. 2020, SqueezeBERT, arXiv 2006.11316, section 3.
+
+What holds for all of them:
+
+- Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
+  are not next to each other or its rows not one stride apart.
+- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32 or float16.
+  float16 weights take half the memory. With a float16 query weight, attention rounds keys and values to float16 as
+  well. Arm cores with float16 arithmetic also round what weights are multiplied with, and add up 64 products at a time
+  in float16; all else is float32 (csrc/include/squeezebert.h, squeezebert_dtype). ``torch.autocast("cpu")`` casts lower
+  precisions to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
+- On CUDA (with Triton, compute capability 8.0 and later) they are float32, float16 or bfloat16, all of one dtype, and
+  sums are float32; float32 products are exact unless ``torch.backends.cuda.matmul.allow_tf32``.
+  ``torch.autocast("cuda")`` casts to its dtype. Plain weights are as fast as packed ones. A mask is boolean, float32 or
+  of that dtype. cu_seqlens stays on the CPU. While a CUDA graph is captured, cu_seqlens is an error, and an id outside
+  its table gives a row of NaN.
+- A weight is plain, ``[out_channels, in_channels / groups]`` or ``[out_channels, in_channels / groups, 1]`` (as
+  `torch.nn.Conv1d` has it), or packed by `pack_grouped_conv1x1`. Plain weights are packed again on every call, and are
+  the ones to train with; packed weights are fast and serve inference only. Results are bit-identical.
+- A bias is ``[out_channels]`` or None.
+- ``groups`` divides input and output channels; group g of the output reads group g of the input and nothing else.
+- A row's bits depend neither on the batch around it, nor on padding, nor on ``torch.set_num_threads``.
+- Operators that look along a sequence take ``[N, S, C]`` (N sequences of S tokens), ``[S, C]`` (one sequence) or, with
+  ``cu_seqlens``, packed tokens ``[T, C]``: int32 offsets ``[N + 1]`` on the CPU, the first 0, never decreasing, the
+  last T; sequence n is rows ``cu_seqlens[n]`` to ``cu_seqlens[n + 1]``. Empty batches and sequences are valid.
+- ``mask`` broadcasts to ``[N, num_heads, Sq, Sk]``. float32: added to the scaled scores. Boolean (True = attend): the
+  most negative float32 is added where False, so a row that is False throughout attends uniformly, as in Hugging Face; a
+  row of -infinity throughout gives zeros.
+- Gradients flow to every floating-point tensor; they are those of `python_ref.ops`. A second derivative is an error.
+- ValueError (IndexError for an id outside its table) names the argument, what was expected and what came.
+"""
+
+import torch
+
+from ..triton import registration as cuda
+from . import autocast, autograd, fakes
+from .functions import (
+    attention,
+    embedding_layer_norm,
+    encoder,
+    encoder_layer,
+    grouped_conv1d,
+    grouped_conv1x1,
+    grouped_conv1x1_add_layer_norm,
+    grouped_conv1x1_gelu,
+    grouped_ffn,
+    grouped_qkv_attention,
+    pack_grouped_conv1d,
+    pack_grouped_conv1x1,
+)
+from .loading import load_operators
+
+__all__ = [
+    "attention",
+    "embedding_layer_norm",
+    "encoder",
+    "encoder_layer",
+    "grouped_conv1d",
+    "grouped_conv1x1",
+    "grouped_conv1x1_add_layer_norm",
+    "grouped_conv1x1_gelu",
+    "grouped_ffn",
+    "grouped_qkv_attention",
+    "pack_grouped_conv1d",
+    "pack_grouped_conv1x1",
+]
+
+_path = load_operators()
+_registrations = torch.library.Library("squeezebert", "FRAGMENT")  # they live as long as this object
+fakes.register(_registrations, _path.with_name("libsqueezebert.so"))
+autograd.register(_registrations)
+autocast.register(_registrations)
+cuda.register(_registrations)
