@@ -1,8 +1,10 @@
 """The operators in plain PyTorch: what each one computes, said as plainly as it can be said.
 
 One function for each operator of `torch.ops.squeezebert`, with the same name and arguments (but plain weights only).
-They are the oracle of the tests and, through autograd, the definition of every gradient, so they are built from
-differentiable ATen operations and work in any floating dtype.
+They are the oracle of the tests and, through autograd, of every gradient, so they are built from differentiable ATen
+operations and work in any floating dtype. Nothing that users run imports them: the package takes its gradients of
+`squeezebert_kernels.ops.formulas`, written for speed, which the tests hold against these as they hold the kernels. Here
+every step is spelled out (sums over channels, softmax, erf), and nothing is shared but the checks of arguments.
 
 Layout is token-major: the last dimension is channels. The operators that look along a sequence take [N, S, C] (N
 sequences of S tokens), [S, C] (one sequence) or, with `cu_seqlens` (int32, on the CPU: N + 1 offsets, the first 0, the
@@ -48,7 +50,8 @@ def grouped_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
 
 def grouped_conv1x1_gelu(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """`grouped_conv1x1`, then exact GELU: gelu(x) = x * (1 + erf(x / sqrt(2))) / 2. Shapes as `grouped_conv1x1`."""
-    return F.gelu(grouped_conv1x1(input, weight, bias, groups))
+    output = grouped_conv1x1(input, weight, bias, groups)
+    return output * (1.0 + torch.erf(output / math.sqrt(2.0))) / 2.0
 
 
 def grouped_conv1x1_add_layer_norm(
@@ -71,7 +74,7 @@ def grouped_conv1x1_add_layer_norm(
         residual.shape == output.shape,
         f"residual: expected the shape of the output, {list(output.shape)}, got {list(residual.shape)}",
     )
-    return layer_norm(output + residual, ln_weight, ln_bias, eps)
+    return _layer_norm(output + residual, ln_weight, ln_bias, eps)
 
 
 def grouped_conv1d(
@@ -107,12 +110,27 @@ def attention(
     """Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V, in each head.
 
     query: [N, Sq, C] or [Sq, C]; key and value: [N, Sk, C] or [Sk, C]. Head h owns channels h * d to (h + 1) * d, where
-    d = C / num_heads. mask: see `attention_scores`. scale: None means 1 / sqrt(d). Returns the shape of query.
+    d = C / num_heads. mask: broadcastable to [N, heads, Sq, Sk] (N = 1 without a batch). Floating: added. Boolean, True
+    = attend: the most negative finite number of query's dtype is added where False, so a row that is False throughout
+    attends uniformly; a row of -infinity throughout gives zeros. scale: None means 1 / sqrt(d). Returns the shape of
+    query.
     """
+    check(query.dim() in (2, 3), f"query: expected [N, Sq, C] or [Sq, C], got shape {list(query.shape)}")
+    expected = [*query.shape[:-2], "Sk", query.shape[-1]]
+    check(
+        key.dim() == query.dim() and key.shape[:-2] == query.shape[:-2] and key.shape[-1] == query.shape[-1],
+        f"key: expected shape {expected} beside query {list(query.shape)}, got {list(key.shape)}",
+    )
     check(value.shape == key.shape, f"value: expected the shape of key, {list(key.shape)}, got {list(value.shape)}")
-    scores = attention_scores(query, key, num_heads, mask, scale)
-    context = attention_probabilities(scores) @ split_heads(value, num_heads)
-    return merge_heads(context)
+    check_heads(num_heads, query.shape[-1])
+    queries, keys, values = (tensor.unflatten(-1, (num_heads, -1)) for tensor in (query, key, value))
+    scale = 1.0 / math.sqrt(queries.shape[-1]) if scale is None else scale
+    scores = scale * torch.einsum("...qhd,...khd->...hqk", queries, keys)
+    if mask is not None:
+        scores = scores + _additive_mask(mask, scores)
+    nothing_to_attend = (scores == -math.inf).all(-1, keepdim=True)
+    probabilities = torch.softmax(scores.where(~nothing_to_attend, 0.0), dim=-1).where(~nothing_to_attend, 0.0)
+    return torch.einsum("...hqk,...khd->...qhd", probabilities, values).flatten(-2)
 
 
 def grouped_qkv_attention(
@@ -198,7 +216,7 @@ def embedding_layer_norm(
         + _look_up("position_ids", position_ids, input_ids, position_embeddings)
         + _look_up("token_type_ids", token_type_ids, input_ids, token_type_embeddings)
     )
-    return layer_norm(embeddings, ln_weight, ln_bias, eps)
+    return _layer_norm(embeddings, ln_weight, ln_bias, eps)
 
 
 def encoder_layer(
@@ -273,54 +291,10 @@ def encoder(
     return _first_tokens(hidden, cu_seqlens) if first_token_only else hidden
 
 
-# Pieces of the operators that the reference model uses on their own.
-
-
-def layer_norm(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def _layer_norm(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """(input - mean) / sqrt(variance + eps) * weight + bias, over the last dimension; the variance divides by C."""
-    return F.layer_norm(input, (input.shape[-1],), weight, bias, eps)
-
-
-def split_heads(input: Tensor, num_heads: int) -> Tensor:
-    """[..., S, C] -> [..., heads, S, C / heads]."""
-    check_heads(num_heads, input.shape[-1])
-    return input.unflatten(-1, (num_heads, -1)).transpose(-3, -2)
-
-
-def merge_heads(input: Tensor) -> Tensor:
-    """[..., heads, S, d] -> [..., S, heads * d]."""
-    return input.transpose(-3, -2).flatten(-2)
-
-
-def attention_scores(
-    query: Tensor, key: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """scale * Q K^T + mask, before the softmax: [N, heads, Sq, Sk], or [heads, Sq, Sk] without a batch.
-
-    mask: broadcastable to [N, heads, Sq, Sk] (N = 1 without a batch). Floating: added. Boolean, True = attend: the most
-    negative finite number of query's dtype is added where False, so a row that is False throughout attends uniformly.
-    """
-    check(query.dim() in (2, 3), f"query: expected [N, Sq, C] or [Sq, C], got shape {list(query.shape)}")
-    expected = [*query.shape[:-2], "Sk", query.shape[-1]]
-    check(
-        key.dim() == query.dim() and key.shape[:-2] == query.shape[:-2] and key.shape[-1] == query.shape[-1],
-        f"key: expected shape {expected} beside query {list(query.shape)}, got {list(key.shape)}",
-    )
-    head_size = query.shape[-1] // num_heads if num_heads else 0
-    queries, keys = split_heads(query, num_heads), split_heads(key, num_heads)
-    if scale is None:
-        scale = 1.0 / math.sqrt(head_size)
-    scores = (queries @ keys.transpose(-1, -2)) * scale
-    if mask is None:
-        return scores
-    return scores + _additive_mask(mask, scores)
-
-
-def attention_probabilities(scores: Tensor) -> Tensor:
-    """Softmax over the last dimension, except that a row of -infinity throughout gives zeros instead of NaN."""
-    nothing_to_attend = (scores == -math.inf).all(-1, keepdim=True)
-    probabilities = torch.softmax(scores.masked_fill(nothing_to_attend, 0.0), dim=-1)
-    return probabilities.masked_fill(nothing_to_attend, 0.0)
+    centred = input - input.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + eps).sqrt() * weight + bias
 
 
 def _additive_mask(mask: Tensor, scores: Tensor) -> Tensor:

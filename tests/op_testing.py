@@ -13,7 +13,8 @@ from torch import Tensor
 
 from python_ref import ops as reference
 from squeezebert_kernels import ops
-from tolerances import float16_weights_bound, float32_bound
+from squeezebert_kernels.ops import formulas
+from tolerances import LITERAL, float16_weights_bound, float32_bound
 
 # Around the edges of every register tile in use (6, 8, 12 and 14 rows, 16 and 32 lanes) and of a block of 128.
 TOKEN_COUNTS = (0, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 27, 28, 29, 30, 31, 32, 33, 127, 128, 129)
@@ -180,6 +181,12 @@ class OperatorContract:
                     needs_grad.append(tensor is not None and tensor.is_floating_point())
         backward = getattr(torch.ops.squeezebert, f"{self.operator.__name__}_backward").default
         torch.library.opcheck(backward, (torch.randn_like(self.call(given)), *positional, needs_grad))
+
+    def test_formula_is_the_reference(self) -> None:
+        """The function that gradients are taken of, in float64, beside the one that they are held against."""
+        wide = map_tensors(lambda t: t.double() if t.dtype == torch.float32 else t, self.arguments(5))
+        output = getattr(formulas, self.operator.__name__)(**wide)
+        torch.testing.assert_close(output, exact(self.operator, wide), **LITERAL)
 
     def test_gradients_are_those_of_the_reference(self) -> None:
         arguments = self.differentiable(5)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -117,10 +118,22 @@ def test_an_isa_that_does_not_exist_is_an_error_and_no_crash() -> None:
     assert _native.isas()[-1] in result.stdout
 
 
-def test_importing_the_operators_does_not_import_the_reference() -> None:
-    program = "import sys; from squeezebert_kernels import ops; print([m for m in sys.modules if 'python_ref' in m])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=True
+def test_a_users_own_python_ref_shadows_nothing(tmp_path: Path) -> None:
+    """Inference, gradients and a model's original path need no module of that name."""
+    (tmp_path / "python_ref.py").write_text("raise RuntimeError('a module of the user')\n")
+    program = (
+        "import sys, torch, squeezebert_kernels as s\n"
+        "weight = torch.ones(8, 8, requires_grad=True)\n"
+        "s.ops.grouped_conv1x1(torch.ones(3, 8), weight, None, 1).sum().backward()\n"
+        "config = s.SqueezeBertConfig(vocab_size=9, hidden_size=8, embedding_size=8, num_attention_heads=2,\n"
+        "    num_hidden_layers=1, intermediate_size=16, max_position_embeddings=8)\n"
+        "model, ids = s.SqueezeBertModel(config), torch.ones(1, 3, dtype=torch.long)\n"
+        "model(ids).pooler_output.sum().backward()\n"
+        "with torch.no_grad(): model.eval()(ids)\n"
+        "print(weight.grad.sum().item(), 'python_ref' in sys.modules)"
     )
-    assert result.stdout.strip() == "[]"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.stdout.split() == ["192.0", "False"], result.stderr

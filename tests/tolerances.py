@@ -24,7 +24,8 @@ REFERENCE_PARITY = {
     torch.float64: {"rtol": 1e-10, "atol": 1e-10},
 }
 
-# ops of python_ref in float64 against a literal loop in float64: sums of at most a few hundred terms of order 1.
+# ops of python_ref in float64 against a literal loop, and against the package's formulas: sums of at most a few hundred
+# terms of order 1.
 LITERAL = {"rtol": 1e-12, "atol": 1e-12}
 
 # ---- bounds ----

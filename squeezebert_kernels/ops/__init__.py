@@ -1,7 +1,7 @@
 """The operators, `torch.ops.squeezebert.*`, as typed functions.
 
 Importing this module loads the compiled operators and registers their fakes (`torch.compile`, `torch.export`),
-gradients and CPU autocast. `python_ref.ops` says in plain PyTorch what each computes. The architecture is that of
+gradients and CPU autocast. `formulas` has them in plain PyTorch. The architecture is that of
 Iandola et al. 2020, SqueezeBERT, arXiv 2006.11316, section 3.
 
 What holds for all of them:
@@ -30,7 +30,7 @@ What holds for all of them:
 - ``mask`` broadcasts to ``[N, num_heads, Sq, Sk]``. float32: added to the scaled scores. Boolean (True = attend): the
   most negative float32 is added where False, so a row that is False throughout attends uniformly, as in Hugging Face; a
   row of -infinity throughout gives zeros.
-- Gradients flow to every floating-point tensor; they are those of `python_ref.ops`. A second derivative is an error.
+- Gradients flow to every floating-point tensor; they are those of `formulas`. A second derivative is an error.
 - ValueError (IndexError for an id outside its table) names the argument, what was expected and what came.
 """
 

@@ -1,4 +1,4 @@
-"""Gradients: every operator's backward is that of the function of the same name in `python_ref`, recomputed.
+"""Gradients: every operator's backward is that of the function of the same name in `formulas`, recomputed.
 
 `<op>_backward` is an operator of its own, so that compilers see one opaque call. It takes the gradient of the output,
 the arguments of the forward call, and for each of their tensors whether its gradient is wanted; it returns those that
@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from . import formulas
 
 DIFFERENTIABLE = (
     "grouped_conv1x1",
@@ -98,8 +100,6 @@ class _Backward:
     def compute(self, grad_output: Tensor, *arguments_and_needs: Any) -> list[Tensor]:
         *arguments, needs_grad = arguments_and_needs
         self.check_plain(arguments)
-        import python_ref.ops as reference  # only now: inference never needs it
-
         flat = [
             value.detach().requires_grad_(needed) if isinstance(value, Tensor) else value
             for value, needed in zip(self.tensors(arguments), needs_grad, strict=True)
@@ -109,7 +109,7 @@ class _Backward:
         with _recording_gradients(), torch.enable_grad(), autocast_off:
             if grad_output.dtype == torch.float32:  # then a float16 tensor is a weight on the CPU
                 flat = [v.float() if isinstance(v, Tensor) and v.dtype == torch.float16 else v for v in flat]
-            output = getattr(reference, self.name)(*self.with_tensors(arguments, flat))
+            output = getattr(formulas, self.name)(*self.with_tensors(arguments, flat))
             gradients = torch.autograd.grad(output, wanted, grad_output, materialize_grads=True)
         # An operator's outputs may share memory neither with its inputs nor with each other.
         return [gradient.clone(memory_format=torch.contiguous_format) for gradient in gradients]
@@ -133,7 +133,7 @@ class _Backward:
     def refuse_double_backward(self, ctx: Any, *gradients: Any) -> None:
         raise RuntimeError(
             f"squeezebert::{self.name}: expected to be differentiated once, got a second derivative, which is not "
-            f"implemented; python_ref.ops.{self.name} can be differentiated any number of times"
+            f"implemented; squeezebert_kernels.ops.formulas.{self.name} can be differentiated any number of times"
         )
 
 

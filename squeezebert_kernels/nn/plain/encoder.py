@@ -1,4 +1,4 @@
-"""The encoder as nn.Modules: Hugging Face's parameter names over the functions of ops.py, token-major throughout."""
+"""The encoder as nn.Modules: Hugging Face's parameter names over the functions of `ops.formulas`, token-major."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from python_ref import ops
-
+from ...ops import formulas
 from ..activations import ACTIVATIONS
 from ..config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
 
@@ -22,7 +21,7 @@ class GroupedConv1x1(nn.Conv1d):
         super().__init__(in_channels, out_channels, kernel_size=1, groups=groups)
 
     def forward(self, input: Tensor) -> Tensor:
-        return ops.grouped_conv1x1(input, self.weight, self.bias, self.groups)
+        return formulas.grouped_conv1x1(input, self.weight, self.bias, self.groups)
 
 
 class SqueezeBertSelfAttention(nn.Module):
@@ -42,11 +41,11 @@ class SqueezeBertSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """[N, S, C], mask as `ops.attention` takes it -> the context [N, S, C], and what `attentions` asks for."""
         query, key, value = self.query(hidden_states), self.key(hidden_states), self.value(hidden_states)
-        scores = ops.attention_scores(query, key, self.num_heads, mask)
-        probabilities = ops.attention_probabilities(scores)
-        context = self.dropout(probabilities) @ ops.split_heads(value, self.num_heads)
+        scores = formulas.attention_scores(query, key, self.num_heads, mask)
+        probabilities = formulas.attention_probabilities(scores)
+        context = self.dropout(probabilities) @ formulas.split_heads(value, self.num_heads)
         wanted = {None: None, "scores": scores, "probabilities": probabilities}[attentions]
-        return ops.merge_heads(context), wanted
+        return formulas.merge_heads(context), wanted
 
 
 class ConvDropoutLayerNorm(nn.Module):
