@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-pytest.register_assert_rewrite("op_testing", "encoder_testing")  # so that their asserts show their operands
+# So that their asserts show their operands.
+pytest.register_assert_rewrite("exactness", "op_testing", "derivative_testing", "encoder_testing")
 
 
 @pytest.fixture(autouse=True)

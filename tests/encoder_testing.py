@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from op_testing import PackedWeightsContract, assert_close, exact, layer_params, layouts, pack_params, randn
+from exactness import assert_close, exact
+from op_testing import PackedWeightsContract, layer_params, layouts, pack_params, randn
 
 SQUEEZEBERT = [4, 4, 4, 1, 4, 4]
 GROUPS = [SQUEEZEBERT, [1] * 6, [2] * 6, [4, 2, 1, 3, 6, 12], [3, 3, 3, 3, 2, 4], [24] * 6]

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from python_ref import ops as reference
+from derivative_testing import DerivativesContract
+from exactness import exact, map_tensors, tensors
 from squeezebert_kernels import ops
-from squeezebert_kernels.ops import formulas
-from tolerances import LITERAL, float16_weights_bound, float32_bound
+from tolerances import float16_weights_bound
 
 # Around the edges of every register tile in use (6, 8, 12 and 14 rows, 16 and 32 lanes) and of a block of 128.
 TOKEN_COUNTS = (0, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 27, 28, 29, 30, 31, 32, 33, 127, 128, 129)
@@ -75,39 +76,6 @@ def layouts(tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield "tokens first", tensor.transpose(0, 1).contiguous().transpose(0, 1)
 
 
-def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
-    """`value` with function(tensor) in place of every tensor, also in lists and dictionaries."""
-    if isinstance(value, Tensor):
-        return function(value)
-    if isinstance(value, (list, tuple)):
-        return [map_tensors(function, v) for v in value]
-    if isinstance(value, dict):
-        return {key: map_tensors(function, v) for key, v in value.items()}
-    return value
-
-
-def tensors(value: Any) -> list[Tensor]:
-    """All tensors in `value`, in order."""
-    found: list[Tensor] = []
-    map_tensors(found.append, value)
-    return found
-
-
-def exact(operator: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
-    """What the reference gives for the same arguments in float64."""
-    wide = map_tensors(lambda t: t.double() if t.dtype == torch.float32 else t, arguments)
-    return getattr(reference, operator.__name__)(**wide)
-
-
-def assert_close(actual: Tensor, expected: Tensor, *reductions: int) -> None:
-    """float32 against float64, within the bound for a chain of reductions of these lengths. NaN equals NaN."""
-    assert actual.dtype == torch.float32
-    finite = expected[expected.isfinite()]
-    size = max(1.0, finite.abs().max().item()) if finite.numel() else 1.0
-    bound = float32_bound(*reductions, size=size)
-    torch.testing.assert_close(actual.double(), expected, rtol=0.0, atol=bound, equal_nan=True)
-
-
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
@@ -118,35 +86,15 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-class OperatorContract:
+class OperatorContract(DerivativesContract):
     """The contract of one operator; each test_<op>.py derives from it.
 
     operator: the function of squeezebert_kernels.ops. reductions: the lengths of its chained reductions, for the bound.
     """
 
-    operator: Callable[..., Tensor]
-    reductions: tuple[int, ...]
-
-    def arguments(self, tokens: int) -> dict[str, Any]:
-        """Arguments by name, with plain weights; their outputs have `tokens` rows per sequence."""
-        raise NotImplementedError
-
-    def pack(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """The arguments as inference gives them: with packed weights, where there are weights."""
-        return arguments
-
     @property
     def overload(self) -> Any:
         return getattr(torch.ops.squeezebert, self.operator.__name__).default
-
-    def call(self, arguments: dict[str, Any]) -> Tensor:
-        return type(self).operator(**arguments)
-
-    def differentiable(self, tokens: int) -> dict[str, Any]:
-        def leaf(tensor: Tensor) -> Tensor:
-            return tensor.requires_grad_() if tensor.is_floating_point() else tensor
-
-        return map_tensors(leaf, self.arguments(tokens))
 
     def test_output_is_fresh_and_contiguous(self) -> None:
         arguments = self.arguments(7)
@@ -181,40 +129,6 @@ class OperatorContract:
                     needs_grad.append(tensor is not None and tensor.is_floating_point())
         backward = getattr(torch.ops.squeezebert, f"{self.operator.__name__}_backward").default
         torch.library.opcheck(backward, (torch.randn_like(self.call(given)), *positional, needs_grad))
-
-    def test_formula_is_the_reference(self) -> None:
-        """The function that gradients are taken of, in float64, beside the one that they are held against."""
-        wide = map_tensors(lambda t: t.double() if t.dtype == torch.float32 else t, self.arguments(5))
-        output = getattr(formulas, self.operator.__name__)(**wide)
-        torch.testing.assert_close(output, exact(self.operator, wide), **LITERAL)
-
-    def test_gradients_are_those_of_the_reference(self) -> None:
-        arguments = self.differentiable(5)
-        leaves = [t for t in tensors(arguments) if t.requires_grad]
-        output = self.call(arguments)
-        grad_output = torch.randn_like(output)
-        actual = torch.autograd.grad(output, leaves, grad_output)
-
-        wide = map_tensors(lambda t: t.detach().double().requires_grad_() if t.requires_grad else t, arguments)
-        wide_leaves = [t for t in tensors(wide) if t.requires_grad]
-        expected = torch.autograd.grad(exact(self.operator, wide), wide_leaves, grad_output.double())
-        for got, want in zip(actual, expected, strict=True):
-            assert got.shape == want.shape
-            assert_close(got, want, *self.reductions, *self.reductions)
-
-    def test_gradient_of_one_argument_alone(self) -> None:
-        arguments = self.arguments(3)
-        leaf = [t for t in tensors(arguments) if t.is_floating_point()][-1].requires_grad_()
-        self.call(arguments).sum().backward()
-        assert leaf.grad is not None
-        assert leaf.grad.shape == leaf.shape
-
-    def test_second_derivative_raises(self) -> None:
-        arguments = self.differentiable(3)
-        leaf = next(t for t in tensors(arguments) if t.requires_grad)
-        (gradient,) = torch.autograd.grad(self.call(arguments).square().sum(), leaf, create_graph=True)
-        with pytest.raises(RuntimeError, match=rf"squeezebert::{self.operator.__name__}: .*second derivative"):
-            gradient.sum().backward()
 
     def test_compile_with_dynamic_shapes(self) -> None:
         torch._dynamo.reset()
@@ -347,6 +261,9 @@ class PackedWeightsContract(OperatorContract):
         arguments = self.pack(self.arguments(3))
         leaf = next(t for t in tensors(arguments) if t.is_floating_point()).requires_grad_()
         output = self.call(arguments)
-        with pytest.raises(RuntimeError, match=rf"squeezebert::{self.operator.__name__}: .*: expected a plain weight"):
+        message = rf"squeezebert::{self.operator.__name__}: .*: expected a plain weight"
+        with pytest.raises(RuntimeError, match=message):
             output.sum().backward()
         assert leaf.grad is None
+        with forward_ad.dual_level(), pytest.raises(RuntimeError, match=message):
+            self.call(map_tensors(lambda t: forward_ad.make_dual(t, t) if t is leaf else t, arguments))

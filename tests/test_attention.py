@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from op_testing import TOKEN_COUNTS, OperatorContract, assert_close, exact, layouts, randn
+from exactness import assert_close, exact
+from op_testing import TOKEN_COUNTS, OperatorContract, layouts, randn
 from python_ref import ops as reference
 from squeezebert_kernels import ops
 

@@ -16,7 +16,8 @@ ISAS = _native.isas()
 # Every operator once, on packed weights, against the reference in float64; prints the ISA that ran.
 EVERY_OPERATOR = """
 import torch
-from op_testing import assert_close, conv, exact, layer_norm, layer_params, pack_params, randn
+from exactness import assert_close, exact
+from op_testing import conv, layer_norm, layer_params, pack_params, randn
 from squeezebert_kernels import _native, ops
 
 torch.manual_seed(0)

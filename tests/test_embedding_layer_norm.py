@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from op_testing import TOKEN_COUNTS, OperatorContract, assert_close, exact, layer_norm, layouts, randn
+from exactness import assert_close, exact
+from op_testing import TOKEN_COUNTS, OperatorContract, layer_norm, layouts, randn
 from squeezebert_kernels import ops
 
 VOCABULARY, POSITIONS, TYPES = 50, 130, 2

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from encoder_testing import GROUPS, SQUEEZEBERT, EncoderContract, arguments, offsets_of
-from op_testing import assert_close, exact
+from exactness import assert_close, exact
 from squeezebert_kernels import ops
 
 

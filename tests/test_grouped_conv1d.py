@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from op_testing import PackedWeightsContract, assert_close, conv, exact, layouts, randn
+from exactness import assert_close, exact
+from op_testing import PackedWeightsContract, conv, layouts, randn
 from squeezebert_kernels import ops
 
 

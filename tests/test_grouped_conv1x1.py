@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from op_testing import TOKEN_COUNTS, PackedWeightsContract, conv, exact, layouts, randn
+from exactness import exact
+from op_testing import TOKEN_COUNTS, PackedWeightsContract, conv, layouts, randn
 from python_ref import ops as reference
 from squeezebert_kernels import ops
 from tolerances import dot_bound

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from op_testing import TOKEN_COUNTS, PackedWeightsContract, assert_close, conv, exact, layouts, randn
+from exactness import assert_close, exact
+from op_testing import TOKEN_COUNTS, PackedWeightsContract, conv, layouts, randn
 from squeezebert_kernels import ops
 from tolerances import GELU
 

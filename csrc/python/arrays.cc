@@ -1,6 +1,7 @@
 #include "python/arrays.h"
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -230,8 +231,9 @@ PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
     Fail("groups: expected a number that divides ", weight.shape(0), " output channels, got ", groups);
   }
   shape_ = {weight.shape(0), weight.shape(1) * groups, groups, weight.ndim() == 3 ? weight.shape(2) : 1};
-  CheckStatus(squeezebert_packed_size(&shape_, format_, &bytes_));
-  packed_.reset(static_cast<std::byte*>(::operator new(bytes_, kAlignment)));
+  size_t bytes = 0;
+  CheckStatus(squeezebert_packed_size(&shape_, format_, &bytes));
+  Allocate(bytes);
   const py::array plain = ContiguousAs<float>(weight);
   const auto* data = static_cast<const float*>(plain.data());
   squeezebert_status status;
@@ -240,6 +242,17 @@ PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
     status = squeezebert_pack(&shape_, format_, data, packed_.get(), bytes_);
   }
   CheckStatus(status);
+}
+
+PackedWeight::PackedWeight(std::string_view state) {
+  Allocate(state.size());
+  std::memcpy(packed_.get(), state.data(), state.size());
+  CheckStatus(squeezebert_packed_shape(packed_.get(), bytes_, &shape_, &format_));
+}
+
+void PackedWeight::Allocate(size_t bytes) {
+  packed_.reset(static_cast<std::byte*>(::operator new(bytes, kAlignment)));
+  bytes_ = bytes;
 }
 
 Linear AsLinear(const std::string& weight_name, const PackedWeight& weight, const std::string& bias_name,

@@ -12,6 +12,7 @@
 #include <optional>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "squeezebert.h"
@@ -110,13 +111,18 @@ LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, c
 class PackedWeight {
  public:
   PackedWeight(const py::array& weight, int64_t groups);
+  /// From the bytes that State() gave, where the same ISA is active.
+  explicit PackedWeight(std::string_view state);
 
   const squeezebert_conv_shape& shape() const { return shape_; }
   squeezebert_format format() const { return format_; }
   size_t bytes() const { return bytes_; }
+  std::string_view State() const { return {reinterpret_cast<const char*>(packed_.get()), bytes_}; }
   squeezebert_linear WithBias(const Vector& bias) const { return {packed_.get(), bytes_, bias.data}; }
 
  private:
+  void Allocate(size_t bytes);
+
   static constexpr std::align_val_t kAlignment{64};
   struct Free {
     void operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }

@@ -106,6 +106,11 @@ void BindPackedWeight(py::module_& module) {
       .def_property_readonly("dtype",
                              [](const PackedWeight& weight) { return squeezebert_format_name(weight.format()); })
       .def_property_readonly("nbytes", &PackedWeight::bytes)
+      // Nothing can change a packed weight, so a copy is the weight itself.
+      .def("__copy__", [](const py::object& self) { return self; })
+      .def("__deepcopy__", [](const py::object& self, const py::dict&) { return self; })
+      .def(py::pickle([](const PackedWeight& weight) { return py::bytes(weight.State()); },
+                      [](const py::bytes& state) { return PackedWeight(static_cast<std::string_view>(state)); }))
       .def("__repr__", [](const PackedWeight& weight) {
         const squeezebert_conv_shape& shape = weight.shape();
         return py::str("PackedWeight(out_channels={}, in_channels={}, groups={}, kernel_size={}, dtype={})")

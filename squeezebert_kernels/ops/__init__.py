@@ -30,14 +30,16 @@ What holds for all of them:
 - ``mask`` broadcasts to ``[N, num_heads, Sq, Sk]``. float32: added to the scaled scores. Boolean (True = attend): the
   most negative float32 is added where False, so a row that is False throughout attends uniformly, as in Hugging Face; a
   row of -infinity throughout gives zeros.
-- Gradients flow to every floating-point tensor; they are those of `formulas`. A second derivative is an error.
+- Gradients flow to every floating-point tensor; they are those of `formulas`. A second derivative is an error, but
+  under `torch.func`'s transforms, which like forward mode (`torch.autograd.forward_ad`) run `formulas` in the kernels'
+  place: plain weights only, and other last bits. `torch.vmap` is the calls one after the other.
 - ValueError (IndexError for an id outside its table) names the argument, what was expected and what came.
 """
 
 import torch
 
 from ..triton import registration as cuda
-from . import autocast, autograd, fakes
+from . import autocast, autograd, batching, fakes
 from .functions import (
     attention,
     embedding_layer_norm,
@@ -74,4 +76,5 @@ _registrations = torch.library.Library("squeezebert", "FRAGMENT")  # they live a
 fakes.register(_registrations, _path.with_name("libsqueezebert.so"))
 autograd.register(_registrations)
 autocast.register(_registrations)
+batching.register(_registrations)
 cuda.register(_registrations)

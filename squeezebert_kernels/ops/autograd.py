@@ -1,8 +1,11 @@
-"""Gradients: every operator's backward is that of the function of the same name in `formulas`, recomputed.
+"""Gradients: every operator's derivatives are those of the function of the same name in `formulas`.
 
-`<op>_backward` is an operator of its own, so that compilers see one opaque call. It takes the gradient of the output,
-the arguments of the forward call, and for each of their tensors whether its gradient is wanted; it returns those that
-are.
+In reverse mode that function is recomputed by `<op>_backward`, an operator of its own, so that compilers see one opaque
+call. It takes the gradient of the output, the arguments of the forward call, and for each of their tensors whether its
+gradient is wanted; it returns those that are.
+
+In forward mode (`torch.autograd.forward_ad`) and under `torch.func`'s transforms, whose rules are for ATen's operators,
+the function itself stands in for the operator, once the operator has checked its arguments.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import formulas
 
@@ -30,19 +34,24 @@ DIFFERENTIABLE = (
 )
 
 
+_DERIVATIVES = (torch._C._functorch.TransformType.Grad, torch._C._functorch.TransformType.Jvp)
+
+
 def register(library: torch.library.Library) -> None:
-    """Defines `<op>_backward` for every differentiable operator and registers both derivatives."""
+    """Defines `<op>_backward` for every differentiable operator and registers the derivatives of both."""
     for name in DIFFERENTIABLE:
-        _Backward(name).register(library)
+        _Differentiable(name).register(library)
 
 
-class _Backward:
-    """The backward of one operator, made from its schema."""
+class _Differentiable:
+    """The derivatives of one operator, made from its schema."""
 
     def __init__(self, name: str) -> None:
         self.name = name
-        schema = getattr(torch.ops.squeezebert, name).default._schema
+        self.overload = getattr(torch.ops.squeezebert, name).default
+        schema = self.overload._schema
         self.arguments = [argument.name for argument in schema.arguments]
+        self.defaults = [argument.default_value for argument in schema.arguments]
         types = [str(argument.type) for argument in schema.arguments]
         self.is_tensor = ["Tensor" in type_ for type_ in types]
         self.is_list = [type_ == "List[Tensor]" for type_ in types]
@@ -51,12 +60,12 @@ class _Backward:
         self.schema = f"{name}_backward(Tensor grad_output, {parameters}, bool[] needs_grad) -> Tensor[]"
 
     def register(self, library: torch.library.Library) -> None:
-        forward, backward = f"squeezebert::{self.name}", f"squeezebert::{self.name}_backward"
+        backward = f"squeezebert::{self.name}_backward"
         library.define(self.schema)
-        library.impl(f"{self.name}_backward", self.compute, "CompositeExplicitAutograd")
-        torch.library.register_fake(backward, self.fake, lib=library)
+        library.impl(f"{self.name}_backward", self.backward, "CompositeExplicitAutograd")
+        torch.library.register_fake(backward, self.fake_backward, lib=library)
         torch.library.register_autograd(backward, self.refuse_double_backward, lib=library)
-        torch.library.register_autograd(forward, self.backward, setup_context=self.setup_context, lib=library)
+        library.impl(self.name, self.forward, "Autograd", with_keyset=True)
 
     def tensors(self, values: Sequence[Any]) -> list[Any]:
         """Of one value for each argument, those of tensor arguments, lists spelled out."""
@@ -79,27 +88,32 @@ class _Backward:
 
         return tuple(replaced())
 
-    def setup_context(self, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        flat = self.tensors(inputs)
-        ctx.save_for_backward(*flat)
-        ctx.values = self.with_tensors(inputs, [None] * len(flat))
+    def forward(self, keyset: torch._C.DispatchKeySet, *given: Any) -> Tensor:
+        """The operator, where autograd may have to record it."""
+        arguments = (*given, *self.defaults[len(given) :])  # the dispatcher leaves out trailing defaults
+        if _transforms(given):
+            self.below_autograd(keyset, arguments)  # for the sake of its checks
+            return self.formula(arguments)
+        if not (torch.is_grad_enabled() and torch._C._any_requires_grad(*given)):
+            return self.below_autograd(keyset, arguments)
+        flat = self.tensors(arguments)
+        return _Recorded.apply(self, keyset, self.with_tensors(arguments, [None] * len(flat)), *flat)
 
-    def backward(self, ctx: Any, grad_output: Tensor) -> tuple[Any, ...]:
-        # Autograd was not told of trailing arguments that were left at their defaults, and wants no gradients for them.
-        passed = len(ctx.needs_input_grad)
-        needs_grad = self.tensors([*ctx.needs_input_grad, *[False] * (len(self.arguments) - passed)])
-        arguments = self.with_tensors(ctx.values, ctx.saved_tensors)
-        operator = getattr(torch.ops.squeezebert, f"{self.name}_backward").default
-        gradients = iter(operator(grad_output, *arguments, needs_grad))
-        flat = [next(gradients) if needed else None for needed in needs_grad]
-        nothing = [
-            [None] * len(value) if is_list else None for value, is_list in zip(ctx.values, self.is_list, strict=True)
-        ]
-        return self.with_tensors(nothing, flat)[:passed]
+    def below_autograd(self, keyset: torch._C.DispatchKeySet, arguments: Sequence[Any]) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return self.overload.redispatch(keyset & torch._C._after_autograd_keyset, *arguments)
 
-    def compute(self, grad_output: Tensor, *arguments_and_needs: Any) -> list[Tensor]:
-        *arguments, needs_grad = arguments_and_needs
+    def formula(self, arguments: Sequence[Any]) -> Tensor:
         self.check_plain(arguments)
+        # Among CPU tensors only weights can be float16, and what they are multiplied with is float32.
+        flat = [
+            value.float() if isinstance(value, Tensor) and value.is_cpu and value.dtype == torch.float16 else value
+            for value in self.tensors(arguments)
+        ]
+        return getattr(formulas, self.name)(*self.with_tensors(arguments, flat))
+
+    def backward(self, grad_output: Tensor, *arguments_and_needs: Any) -> list[Tensor]:
+        *arguments, needs_grad = arguments_and_needs
         flat = [
             value.detach().requires_grad_(needed) if isinstance(value, Tensor) else value
             for value, needed in zip(self.tensors(arguments), needs_grad, strict=True)
@@ -107,14 +121,12 @@ class _Backward:
         wanted = [value for value, needed in zip(flat, needs_grad, strict=True) if needed]
         autocast_off = torch.autocast(grad_output.device.type, enabled=False)
         with _recording_gradients(), torch.enable_grad(), autocast_off:
-            if grad_output.dtype == torch.float32:  # then a float16 tensor is a weight on the CPU
-                flat = [v.float() if isinstance(v, Tensor) and v.dtype == torch.float16 else v for v in flat]
-            output = getattr(formulas, self.name)(*self.with_tensors(arguments, flat))
+            output = self.formula(self.with_tensors(arguments, flat))
             gradients = torch.autograd.grad(output, wanted, grad_output, materialize_grads=True)
         # An operator's outputs may share memory neither with its inputs nor with each other.
         return [gradient.clone(memory_format=torch.contiguous_format) for gradient in gradients]
 
-    def fake(self, grad_output: Tensor, *arguments_and_needs: Any) -> list[Tensor]:
+    def fake_backward(self, grad_output: Tensor, *arguments_and_needs: Any) -> list[Tensor]:
         *arguments, needs_grad = arguments_and_needs
         tensors = zip(self.tensors(arguments), needs_grad, strict=True)
         return [value.new_empty(value.shape) for value, needed in tensors if needed]
@@ -135,6 +147,37 @@ class _Backward:
             f"squeezebert::{self.name}: expected to be differentiated once, got a second derivative, which is not "
             f"implemented; squeezebert_kernels.ops.formulas.{self.name} can be differentiated any number of times"
         )
+
+
+class _Recorded(torch.autograd.Function):
+    """A call of an operator in autograd's graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, operator: _Differentiable, keyset: torch._C.DispatchKeySet, rest: Sequence[Any], *flat: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(*flat)
+        ctx.operator, ctx.rest = operator, rest
+        return operator.below_autograd(keyset, operator.with_tensors(rest, flat))
+
+    @staticmethod
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        operator, needs_grad = ctx.operator, list(ctx.needs_input_grad[3:])
+        compute = getattr(torch.ops.squeezebert, f"{operator.name}_backward").default
+        arguments = operator.with_tensors(ctx.rest, ctx.saved_tensors)
+        gradients = iter(compute(grad_output, *arguments, needs_grad))
+        return None, None, None, *(next(gradients) if needed else None for needed in needs_grad)
+
+
+def _transforms(arguments: Sequence[Any]) -> bool:
+    """One of `torch.func`'s transforms differentiates, or an argument carries a tangent of forward mode."""
+    transform = torch._C._functorch.peek_interpreter_stack()
+    if transform is not None and transform.key() in _DERIVATIVES:
+        return True
+    if forward_ad._current_level < 0:
+        return False
+    flat = [item for value in arguments for item in (value if isinstance(value, (list, tuple)) else (value,))]
+    return any(isinstance(item, Tensor) and forward_ad.unpack_dual(item).tangent is not None for item in flat)
 
 
 def _recording_gradients() -> Any:

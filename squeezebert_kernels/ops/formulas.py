@@ -54,10 +54,9 @@ def grouped_conv1d(
     size = weight.shape[2] if weight.dim() == 3 else 1
 
     def convolve(tokens: Tensor) -> Tensor:
-        # One zero more than the last window needs, for the sake of sequences without a token.
-        padded = F.pad(tokens, (0, 0, size // 2, size // 2 + 1))
-        windows = padded.unfold(-2, size, 1)[..., :-1, :, :].flatten(-2)
-        return grouped_conv1x1(windows, weight.flatten(1), bias, groups)
+        padded = F.pad(tokens, (0, 0, size // 2, size // 2))
+        windows = torch.stack([padded[..., k : k + tokens.shape[-2], :] for k in range(size)], dim=-1)
+        return grouped_conv1x1(windows.flatten(-2), weight.flatten(1), bias, groups)
 
     return _in_each_sequence(convolve, input, cu_seqlens)
 
