@@ -79,10 +79,16 @@ def test_the_operators_use_only_the_stable_abi() -> None:
     assert mangled == []
 
 
-def test_import_brings_in_nothing_but_torch() -> None:
+@pytest.mark.parametrize(
+    ("before", "module"),
+    [("os", "squeezebert_kernels"), ("numpy", "squeezebert_kernels.numpy"), ("torch", "squeezebert_kernels.ops")],
+)
+def test_import_brings_in_nothing_else(before: str, module: str) -> None:
+    """What was installed beside Python is imported where it is needed: NumPy by the arrays, torch by the operators."""
     code = (
-        "import sys, torch; before = set(sys.modules); import squeezebert_kernels.ops; "
-        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
+        f"import sys, {before}; installed = lambda: {{name.split('.')[0] for name in sys.modules}} "
+        "- sys.stdlib_module_names\n"
+        f"before = installed(); import {module}; print(*sorted(installed() - before))"
     )
     assert python(code, path=PACKAGE.parent) == "squeezebert_kernels"
 
@@ -106,11 +112,14 @@ def test_every_public_name_exists() -> None:
         _ = squeezebert_kernels.nothing
 
 
-def test_an_unbuilt_tree_says_how_to_build(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "library"), [("ops", "libsqueezebert_torch.so"), ("numpy", "squeezebert_kernels._native")]
+)
+def test_an_unbuilt_tree_says_how_to_build(tmp_path: Path, module: str, library: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    code = "try: import squeezebert_kernels.ops\nexcept ImportError as error: print(error)"
+    code = f"try: import squeezebert_kernels.{module}\nexcept ImportError as error: print(error)"
     message = python(code, path=tmp_path, cwd=tmp_path)
-    assert "libsqueezebert_torch.so is missing" in message
+    assert f"{library} is missing" in message
     assert "pip install --no-build-isolation -e ." in message
 
 

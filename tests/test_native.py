@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -149,8 +151,30 @@ def fresh_process(code: str, isa: str | None = None) -> subprocess.CompletedProc
     if isa is not None:
         environment["SQUEEZEBERT_FORCE_ISA"] = isa
     root = str(Path(__file__).parent.parent)
-    command = [sys.executable, "-c", textwrap.dedent(code)]
+    code = textwrap.dedent(code)
+    if "SQUEEZEBERT_TESTS_WITHOUT_TORCH" in environment:
+        code = f"import sys; sys.modules['torch'] = None\n{code}"
+    command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root, timeout=120, check=False)
+
+
+def test_packed_weights_copy_and_pickle(isa: str) -> None:
+    """For the instruction set in use; under another one they are refused by name, and so are foreign bytes."""
+    for weight in (floats(24, 8, seed=1), floats(24, 8, 3, seed=2), floats(24, 8, seed=3).astype(np.float16)):
+        packed, x = kernels.pack(weight, groups=2), floats(5, 16, seed=4)
+        expected = kernels.grouped_conv1d(x, packed)
+        for twin in (copy.copy(packed), copy.deepcopy([packed])[0], pickle.loads(pickle.dumps(packed))):
+            assert repr(twin) == repr(packed)
+            assert twin.nbytes == packed.nbytes
+            assert np.array_equal(kernels.grouped_conv1d(x, twin), expected)
+    state = pickle.dumps(packed)
+    for other in set(kernels.isas()) - {isa}:
+        kernels.force_isa(other)
+        with pytest.raises(ValueError, match=f"expected a weight packed for {other} .*, got one for {isa}"):
+            pickle.loads(state)
+    for foreign in (b"", b"x" * 4096):
+        with pytest.raises(ValueError, match="expected a packed weight, got"):
+            kernels.PackedWeight.__new__(kernels.PackedWeight).__setstate__(foreign)
 
 
 def test_the_environment_forces_an_isa() -> None:

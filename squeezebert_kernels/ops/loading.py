@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-BUILD_COMMAND = "pip install --no-build-isolation -e ."
+from ..building import BUILD_COMMAND
 
 
 def load_operators() -> Path:
