@@ -4,6 +4,7 @@ state_dicts."""
 from __future__ import annotations
 
 import copy
+import itertools
 import pickle
 from typing import Any
 
@@ -138,12 +139,161 @@ def test_copies() -> None:
 
 
 @torch.no_grad()
-def test_compiled() -> None:
+def test_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On packed weights, which are packed again when they change; another grad mode compiles what trains."""
+    dtypes: list[torch.dtype] = []
+
+    def spy(hidden: torch.Tensor, params: list[torch.Tensor], *rest: Any) -> torch.Tensor:
+        dtypes.append(params[0].dtype)
+        return encode(hidden, params, *rest)
+
+    encode = modules.ops.encoder
     encoder = modules.SqueezeBertEncoder(config()).eval()
+    randomize(encoder)
     graph = torch.compile(encoder, fullgraph=True, dynamic=True, backend="aot_eager")
     for tokens in (4, 9):
         hidden = torch.randn(2, tokens, 48)
-        assert torch.equal(graph(hidden), encoder(hidden))
+        mask = padding_mask([tokens, 3], tokens)[:, None, None, :].bool()
+        assert torch.equal(graph(hidden, mask), encoder(hidden, mask))
+        assert torch.equal(graph(hidden, first_token_only=True), encoder(hidden, first_token_only=True))
+    encoder.layers[0].attention.query.weight.mul_(2.0)
+    expected = encoder(hidden)
+    monkeypatch.setattr(modules.ops, "encoder", spy)
+    assert torch.equal(graph(hidden), expected)
+    assert dtypes == [torch.uint8]
+    monkeypatch.undo()
+    with torch.enable_grad():
+        result = graph(hidden)
+        assert torch.equal(result, expected)
+        result.sum().backward()
+    assert all(parameter.grad is not None for parameter in encoder.parameters())
+
+
+@torch.no_grad()
+def test_single_layers_and_copies_compiled() -> None:
+    for module, _, inputs in layers().values():
+        graph = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(graph(*inputs), module(*inputs))
+        twin = copy.deepcopy(module)
+        randomize(twin)
+        graph = torch.compile(twin, fullgraph=True, backend="aot_eager")
+        assert torch.equal(graph(*inputs), twin(*inputs))
+        assert not torch.equal(graph(*inputs), module(*inputs))
+
+
+@torch.no_grad()
+def test_exported_programs_hold_their_weights() -> None:
+    encoder = modules.SqueezeBertEncoder(config()).eval()
+    hidden = torch.randn(2, 9, 48)
+    for strict in (False, True):
+        program = torch.export.export(encoder, (hidden,), strict=strict)
+        assert "squeezebert.encoder" in str(program.graph)
+        assert torch.equal(program.module()(hidden), encoder(hidden))
+
+
+def test_evaluation_in_inference_mode_around_a_training_step() -> None:
+    """Packs made in either mode are packed again in the other."""
+    for first, second in itertools.product((torch.inference_mode, torch.no_grad), repeat=2):
+        encoder = modules.SqueezeBertEncoder(config()).eval()
+        hidden = torch.randn(2, 9, 48)
+        with first():
+            before = encoder(hidden).clone()
+        optimizer = torch.optim.SGD(encoder.parameters(), lr=0.1)
+        encoder(hidden).square().sum().backward()
+        optimizer.step()
+        with second():
+            after = encoder(hidden)
+            torch.testing.assert_close(after, plain_twin(encoder)(hidden)[0][-1], **CLOSE)
+        assert not torch.equal(after, before)
+
+
+def plain_twin(encoder: modules.SqueezeBertEncoder) -> reference.SqueezeBertEncoder:
+    """The very layers of `encoder`, run in plain PyTorch."""
+    twin = reference.SqueezeBertEncoder(config(num_hidden_layers=0)).eval()
+    twin.layers = encoder.layers
+    return twin
+
+
+@torch.no_grad()
+def test_layers_come_and_go_after_the_first_call() -> None:
+    encoder = modules.SqueezeBertEncoder(config()).eval()
+    randomize(encoder)
+    hidden = torch.randn(2, 9, 48)
+    more = [reference.SqueezeBertLayer(config()).eval(), modules.SqueezeBertLayer(config()).eval()]
+
+    def check() -> None:
+        expected = hidden
+        for layer in encoder.layers:
+            expected = reference.SqueezeBertLayer.forward(layer, expected, None, None)[0]
+        torch.testing.assert_close(encoder(hidden), expected, **CLOSE)
+
+    encoder(hidden)
+    encoder.layers.extend(more)
+    check()
+    more[0].post_attention.register_forward_hook(lambda module, given, output: output * 2.0)
+    check()
+    del encoder.layers[0]
+    check()
+    encoder.layers[0], encoder.layers[1] = encoder.layers[1], encoder.layers[0]
+    check()
+    encoder.layers[0].register_forward_pre_hook(lambda module, given: (given[0] * 0.0, *given[1:]))
+    assert torch.equal(encoder(hidden), encoder(torch.zeros_like(hidden)))
+    encoder.layers = nn.ModuleList()
+    assert torch.equal(encoder(hidden), hidden)
+    assert torch.equal(encoder(hidden, first_token_only=True), hidden[:, 0])
+
+
+class Adapted(reference.GroupedConv1x1):
+    """What an adapter makes of a convolution: the same weight, another result."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) * 2.0
+
+
+CHANGES = {
+    "adapter": lambda layer: setattr(layer.attention.key, "__class__", Adapted),
+    "parametrization": lambda layer: nn.utils.parametrizations.weight_norm(layer.output.conv1d).parametrizations,
+    "hook": lambda layer: layer.intermediate.conv1d.register_forward_hook(lambda module, given, output: output * 2.0),
+    "forward": lambda layer: setattr(layer.attention, "forward", lambda x, mask, attentions: (x * 2.0, None)),
+    "epsilon": lambda layer: setattr(layer.output.layernorm, "eps", 0.5),
+    "both epsilons": lambda layer: [setattr(n, "eps", 0.5) for n in layer.modules() if isinstance(n, nn.LayerNorm)],
+    "activation": lambda layer: setattr(layer.intermediate, "act", nn.functional.relu),
+    "heads": lambda layer: setattr(layer.attention, "num_heads", 2),
+    "no parameters": lambda layer: setattr(layer.output, "layernorm", nn.LayerNorm(48, elementwise_affine=False)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_parts_that_were_changed_run_as_they_are(change: str) -> None:
+    encoder = modules.SqueezeBertEncoder(config()).eval()
+    randomize(encoder)
+    layer = modules.SqueezeBertLayer(config()).eval()
+    hidden = torch.randn(2, 9, 48)
+    with torch.no_grad():
+        before = encoder(hidden)
+        CHANGES[change](encoder.layers[1])
+        CHANGES[change](layer)
+        changed = encoder(hidden)
+        assert not torch.allclose(changed, before, **CLOSE) or change == "parametrization"
+        torch.testing.assert_close(changed, plain_twin(encoder)(hidden)[0][-1], **CLOSE)
+        expected = reference.SqueezeBertLayer.forward(layer, hidden, None, None)[0]
+        torch.testing.assert_close(layer(hidden), expected, **CLOSE)
+        assert encoder(hidden[0], first_token_only=True).shape == (1, 48)
+        with pytest.raises(ValueError, match=r"cu_seqlens: expected None while .*, got offsets"):
+            encoder(hidden[0], cu_seqlens=torch.tensor([0, 9], dtype=torch.int32))
+
+
+@torch.no_grad()
+def test_functional_calls_use_the_weights_that_they_are_given() -> None:
+    """An ensemble: vmap over the stacked parameters of several layers."""
+    layer, others = modules.GroupedConv1x1(48, 48, 4), [modules.GroupedConv1x1(48, 48, 4) for _ in range(3)]
+    x = torch.randn(5, 48)
+    layer(x)
+    parameters, _ = torch.func.stack_module_state(others)
+    outputs = torch.vmap(lambda given: torch.func.functional_call(layer, given, (x,)))(parameters)
+    for other, output in zip(others, outputs, strict=True):
+        assert torch.equal(output, other(x))
+        assert torch.equal(torch.func.functional_call(layer, dict(other.named_parameters()), (x,)), other(x))
 
 
 @torch.no_grad()

@@ -3,23 +3,24 @@
 Layout is token-major ([..., channels]); for Hugging Face's [N, C, W] pass `x.transpose(1, 2)`, whose strides are taken
 as they are. Parameters have the names and shapes of Hugging Face's blocks, so state_dicts fit. Weights are packed at
 the first call that wants no gradient, and again when they change; calls that want one use the plain weights, which the
-operators pack each time.
+operators pack each time (and so does GroupedConv1d in every call).
+
+A block is one operator as long as its parts are what it made of them. Where one drops out, was replaced (an adapter, a
+parametrization), given hooks or other numbers than its neighbours, the parts run one by one in plain PyTorch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import is_
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..integration.packed import Linear, PackedLinears
 from .activations import ACTIVATIONS
 from .config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
+from .packing import Packing, packed_module
 from .plain import encoder as plain
 
 __all__ = [
@@ -32,55 +33,27 @@ __all__ = [
 ]
 
 
-class _Packing(nn.Module):
-    """A module that keeps packed forms of its convolutions' weights, outside its state and its copies."""
-
-    _packed: PackedLinears | None = None
-
-    def _operands(self, convolutions: Sequence[nn.Conv1d], *tensors: Tensor | None) -> list[Tensor]:
-        """The convolutions' weights as the operators take them, given the other `tensors` of the call."""
-        weights = [convolution.weight for convolution in convolutions]
-        wants_gradient = torch.is_grad_enabled() and any(
-            tensor is not None and tensor.requires_grad for tensor in (*tensors, *weights)
-        )
-        if (
-            wants_gradient
-            or torch.compiler.is_compiling()
-            or any(w.dtype != torch.float32 or not w.is_cpu for w in weights)
-        ):
-            return weights
-        packed = self._packed
-        if packed is None or packed.stale or not all(map(is_, weights, [linear.weight for linear in packed.linears])):
-            linears = [
-                Linear(f"convolution {index}", convolution.weight, convolution.bias, convolution.groups)
-                for index, convolution in enumerate(convolutions)
-            ]
-            packed = PackedLinears(linears)
-            self._packed = packed
-        packed.refresh()
-        return packed.packed
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_packed"}
-
-
-class GroupedConv1x1(_Packing, plain.GroupedConv1x1):
+class GroupedConv1x1(Packing, plain.GroupedConv1x1):
     """nn.Conv1d(in_channels, out_channels, kernel_size=1, groups=groups) on tokens: [..., in] -> [..., out]."""
 
     def forward(self, input: Tensor) -> Tensor:
-        (weight,) = self._operands([self], input, self.bias)
+        if self.is_opaque(input):
+            return packed_module(self._handle, self.out_channels, input)
+        (weight,) = self.packed_weights([self], input, self.bias)
+        return self._compute(input, weight)
+
+    def _compute(self, input: Tensor, weight: Tensor) -> Tensor:
         return ops.grouped_conv1x1(input, weight, self.bias, self.groups)
 
 
 class GroupedConv1x1GELU(GroupedConv1x1):
     """GroupedConv1x1 and exact GELU in one pass: FFN2."""
 
-    def forward(self, input: Tensor) -> Tensor:
-        (weight,) = self._operands([self], input, self.bias)
+    def _compute(self, input: Tensor, weight: Tensor) -> Tensor:
         return ops.grouped_conv1x1_gelu(input, weight, self.bias, self.groups)
 
 
-class GroupedConv1x1AddLayerNorm(_Packing):
+class GroupedConv1x1AddLayerNorm(Packing):
     """layernorm(dropout(conv1d(input)) + residual), in one pass where no dropout is active: FFN1 and FFN3."""
 
     def __init__(
@@ -98,10 +71,13 @@ class GroupedConv1x1AddLayerNorm(_Packing):
 
     def forward(self, input: Tensor, residual: Tensor) -> Tensor:
         """input: [..., in_channels]. residual: [..., out_channels]."""
-        if _active(self.dropout):
-            return self.layernorm(self.dropout(self.conv1d(input)) + residual)
-        conv, norm = self.conv1d, self.layernorm
-        (weight,) = self._operands([conv], input, residual, conv.bias, norm.weight, norm.bias)
+        conv, norm, dropout = self.conv1d, self.layernorm, self.dropout
+        kinds = ((conv, GroupedConv1x1), (norm, nn.LayerNorm), (dropout, nn.Dropout))
+        if _drops(dropout) or not all(_as_built(part, kind) for part, kind in kinds):
+            return norm(dropout(conv(input)) + residual)
+        if self.is_opaque(input, residual):
+            return packed_module(self._handle, conv.out_channels, input, residual)
+        (weight,) = self.packed_weights([conv], input, residual, conv.bias, norm.weight, norm.bias)
         return ops.grouped_conv1x1_add_layer_norm(
             input, weight, conv.bias, conv.groups, residual, norm.weight, norm.bias, norm.eps
         )
@@ -118,7 +94,7 @@ class GroupedConv1d(nn.Conv1d):
         return ops.grouped_conv1d(input, self.weight, self.bias, self.groups, cu_seqlens)
 
 
-class SqueezeBertLayer(_Packing, plain.SqueezeBertLayer):
+class SqueezeBertLayer(Packing, plain.SqueezeBertLayer):
     """One layer of SqueezeBERT, with the parameters of Hugging Face's SqueezeBertModule."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
@@ -129,13 +105,15 @@ class SqueezeBertLayer(_Packing, plain.SqueezeBertLayer):
         self, hidden_states: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> Tensor:
         """[N, S, C] with a mask as `ops.attention` takes it, or packed [T, C] with cu_seqlens. Keeps the shape."""
-        if _drops(self, cu_seqlens):
+        if _must_step([self], cu_seqlens):
             return super().forward(hidden_states, mask, None)[0]
-        params, heads, groups, eps = _encoder_arguments(self, [self], hidden_states)
-        return ops.encoder_layer(hidden_states, params, heads, groups, eps, mask, cu_seqlens)
+        if self.is_opaque(hidden_states, mask):
+            return packed_module(self._handle, hidden_states.shape[-1], hidden_states, mask, cu_seqlens)
+        arguments = _encoder_arguments(self, [self], hidden_states, mask)
+        return ops.encoder_layer(hidden_states, *arguments, mask, cu_seqlens)
 
 
-class SqueezeBertEncoder(_Packing, plain.SqueezeBertEncoder):
+class SqueezeBertEncoder(Packing, plain.SqueezeBertEncoder):
     """All layers in one call, with the parameters of Hugging Face's SqueezeBertEncoder."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
@@ -149,12 +127,19 @@ class SqueezeBertEncoder(_Packing, plain.SqueezeBertEncoder):
         cu_seqlens: Tensor | None = None,
         first_token_only: bool = False,
     ) -> Tensor:
-        """As SqueezeBertLayer; first_token_only: only each sequence's first token, [N, C]."""
-        if _drops(self, cu_seqlens):
-            output = super().forward(hidden_states, mask, None)[0][-1]
-            return output[..., 0, :] if first_token_only else output
-        params, heads, groups, eps = _encoder_arguments(self, list(self.layers), hidden_states)
-        return ops.encoder(hidden_states, params, heads, groups, eps, mask, cu_seqlens, first_token_only)
+        """As SqueezeBertLayer; first_token_only: only each sequence's first token, [N, C] (N = 1 for [S, C])."""
+        layers = list(self.layers)
+        if not layers or _must_step(layers, cu_seqlens, replaced=not all(map(_is_layer, layers))):
+            for layer in layers:
+                output = layer(hidden_states, mask, None)
+                hidden_states = output if isinstance(output, Tensor) else output[0]
+            first = hidden_states[:, 0] if hidden_states.dim() == 3 else hidden_states[:1]
+            return first if first_token_only else hidden_states
+        if self.is_opaque(hidden_states, mask):
+            channels = hidden_states.shape[-1]
+            return packed_module(self._handle, channels, hidden_states, mask, cu_seqlens, first_token_only)
+        arguments = _encoder_arguments(self, layers, hidden_states, mask)
+        return ops.encoder(hidden_states, *arguments, mask, cu_seqlens, first_token_only)
 
 
 def _check_activation(config: SqueezeBertConfig) -> None:
@@ -164,41 +149,83 @@ def _check_activation(config: SqueezeBertConfig) -> None:
         )
 
 
-def _active(dropout: nn.Dropout) -> bool:
+def _drops(dropout: Any) -> bool:
     return dropout.training and dropout.p > 0.0
 
 
-def _drops(module: nn.Module, cu_seqlens: Tensor | None) -> bool:
-    """Some dropout of `module` is active, so its layers run one step at a time."""
-    drops = any(_active(child) for child in module.modules() if isinstance(child, nn.Dropout))
-    if drops and cu_seqlens is not None:
-        raise ValueError("cu_seqlens: expected None while dropout is active (training mode), got offsets")
-    return drops
+def _as_built(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """`module` is of that very class, and nothing listens to its calls or has replaced its forward."""
+    return type(module) is kind and not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or "forward" in module.__dict__
+    )
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return _as_built(module, plain.SqueezeBertLayer) or _as_built(module, SqueezeBertLayer)
+
+
+def _must_step(layers: Sequence[Any], cu_seqlens: Tensor | None, replaced: bool = False) -> bool:
+    """Whether the layers' parts have to be called one by one. ValueError beside cu_seqlens, which those do not take."""
+    reason = "a layer was replaced or has hooks" if replaced else next(filter(None, map(_own_way, layers)), None)
+    if reason is None and any(_numbers(layer) != _numbers(layers[0]) for layer in layers[1:]):
+        reason = "the layers' group counts, heads or epsilons differ"
+    if reason is not None and cu_seqlens is not None:
+        raise ValueError(f"cu_seqlens: expected None while {reason}, got offsets")
+    return reason is not None
+
+
+def _own_way(layer: Any) -> str | None:
+    """Why one operator does not compute what `layer` does; None where it does."""
+    attention, first, inner, second = layer.attention, layer.post_attention, layer.intermediate, layer.output
+    kinds = [
+        (attention, plain.SqueezeBertSelfAttention),
+        (inner, plain.ConvActivation),
+        (first, plain.ConvDropoutLayerNorm),
+        (second, plain.ConvDropoutLayerNorm),
+    ]
+    if all(_as_built(module, kind) for module, kind in kinds):
+        kinds = [(conv, plain.GroupedConv1x1) for conv in _convolutions(layer)]
+        kinds += [(norm, nn.LayerNorm) for norm in (first.layernorm, second.layernorm)]
+        dropouts = (attention.dropout, first.dropout, second.dropout)
+        kinds += [(dropout, nn.Dropout) for dropout in dropouts]
+        if any(_drops(dropout) for dropout in dropouts if isinstance(dropout, nn.Dropout)):
+            return "dropout is active (training mode)"
+    if not all(_as_built(module, kind) for module, kind in kinds):
+        return "a part of a layer was replaced or has hooks"
+    norms = (first.layernorm, second.layernorm)
+    if inner.act is not F.gelu or norms[0].eps != norms[1].eps or any(norm.bias is None for norm in norms):
+        return "a layer has another activation than GELU, two epsilons, or a LayerNorm without parameters"
+    return None
+
+
+def _convolutions(layer: Any) -> list[Any]:
+    attention = layer.attention
+    projections = [attention.query, attention.key, attention.value]
+    return [*projections, layer.post_attention.conv1d, layer.intermediate.conv1d, layer.output.conv1d]
+
+
+def _numbers(layer: Any) -> tuple[int, list[int], float]:
+    """num_heads, groups, eps of `layer`, as `ops.encoder` takes them."""
+    groups = [convolution.groups for convolution in _convolutions(layer)]
+    return layer.attention.num_heads, groups, layer.output.layernorm.eps
 
 
 def _encoder_arguments(
-    owner: _Packing, layers: list[Any], hidden_states: Tensor
+    owner: Packing, layers: Sequence[Any], *inputs: Tensor | None
 ) -> tuple[list[Tensor], int, list[int], float]:
     """What `ops.encoder` takes for `layers`: params, num_heads, groups, eps. `owner` keeps their packed weights."""
-    convolutions, others = [], []
-    for layer in layers:
-        attention, first, second = layer.attention, layer.post_attention, layer.output
-        convolutions += [
-            attention.query,
-            attention.key,
-            attention.value,
-            first.conv1d,
-            layer.intermediate.conv1d,
-            second.conv1d,
-        ]
-        others += [first.layernorm, second.layernorm]
-    rest = [module.bias for module in (*convolutions, *others)] + [norm.weight for norm in others]
-    weights = owner._operands(convolutions, hidden_states, *rest)
+    convolutions = [convolution for layer in layers for convolution in _convolutions(layer)]
+    norms = [norm for layer in layers for norm in (layer.post_attention.layernorm, layer.output.layernorm)]
+    rest = [module.bias for module in (*convolutions, *norms)] + [norm.weight for norm in norms]
+    weights = owner.packed_weights(convolutions, *inputs, *rest)
     params: list[Tensor] = []
     for index, (convolution, weight) in enumerate(zip(convolutions, weights, strict=True)):
         params += [weight, convolution.bias]
         if index % 6 in (3, 5):  # post_attention and output end in a LayerNorm
-            norm = others[index // 6 * 2 + (index % 6 == 5)]
+            norm = norms[index // 6 * 2 + (index % 6 == 5)]
             params += [norm.weight, norm.bias]
-    groups = [convolution.groups for convolution in convolutions[:6]]
-    return params, layers[0].attention.num_heads, groups, others[0].eps
+    return params, *_numbers(layers[0])

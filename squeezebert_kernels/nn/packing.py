@@ -1,0 +1,125 @@
+"""Modules that keep packed forms of their weights: when these serve, and how torch.compile sees such a module.
+
+A graph holds one opaque operator for a call of a module that wants no gradient. It calls the module itself, so weights
+are packed once in compiled models too, and again when they change. Where a gradient is wanted, and in exported
+programs, the kernels' operators stand in the graph, and take the plain weights.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from operator import is_
+from typing import Any
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor, nn
+
+from ..integration.packed import Linear, PackedLinears
+
+_modules: WeakValueDictionary[int, Packing] = WeakValueDictionary()
+_handles = itertools.count()
+
+
+class Packing(nn.Module):
+    """A module that keeps packed forms of its convolutions' weights, outside its state and its copies."""
+
+    _packed: PackedLinears | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._register()
+
+    def packed_weights(self, convolutions: Sequence[nn.Conv1d], *tensors: Tensor | None) -> list[Tensor]:
+        """The convolutions' weights as the operators take them, given the other `tensors` of the call."""
+        weights = [convolution.weight for convolution in convolutions]
+        if torch.compiler.is_compiling() or _wants_gradient((*tensors, *weights)):
+            return weights
+        if not all(map(_lasts, weights)) or not all(map(_is_packable, weights)):
+            return weights
+        packed = self._packed
+        with torch.inference_mode(False):  # or what is packed now could not be packed again outside of it
+            if packed is None or packed.stale or not _same(weights, [linear.weight for linear in packed.linears]):
+                linears = [
+                    Linear(f"convolution {index}", convolution.weight, convolution.bias, convolution.groups)
+                    for index, convolution in enumerate(convolutions)
+                ]
+                packed = PackedLinears(linears)
+                self._packed = packed
+            packed.refresh()
+        return packed.packed
+
+    def is_opaque(self, *inputs: Tensor | None) -> bool:
+        """Whether the call with these inputs is to be `packed_module` in the graph that is being compiled."""
+        if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+            return False
+        if torch.is_autocast_enabled("cpu"):  # whose casts are the operators'
+            return False
+        parameters = list(self.parameters())
+        return all(map(_is_packable, (inputs[0], *parameters))) and not _wants_gradient((*inputs, *parameters))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_packed", "_handle")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._register()
+
+    def _register(self) -> None:
+        """Takes the number that stands for this module in a graph."""
+        self._handle = next(_handles)
+        _modules[self._handle] = self
+
+
+@torch.library.custom_op(
+    "squeezebert_kernels::packed_module",
+    mutates_args=(),
+    schema="(int handle, SymInt channels, Tensor input, Tensor? other=None, Tensor? cu_seqlens=None, "
+    "bool first_token_only=False) -> Tensor",
+)
+def packed_module(
+    handle: int,
+    channels: int,
+    input: Tensor,
+    other: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    first_token_only: bool = False,
+) -> Tensor:
+    """A call of the module `handle`, whose outputs have `channels` channels. other: its second argument, if any."""
+    forward = _modules[handle].forward
+    given = (input, other, cu_seqlens, first_token_only)
+    with torch.no_grad():
+        return forward(*given[: forward.__code__.co_argcount - 1])
+
+
+@packed_module.register_fake
+def _(
+    handle: int,
+    channels: int,
+    input: Tensor,
+    other: Tensor | None = None,
+    cu_seqlens: Tensor | None = None,
+    first_token_only: bool = False,
+) -> Tensor:
+    if not first_token_only:
+        return input.new_empty(*input.shape[:-1], channels)
+    count = cu_seqlens.shape[0] - 1 if cu_seqlens is not None else input.shape[0] if input.dim() == 3 else 1
+    return input.new_empty(count, channels)
+
+
+def _is_packable(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.dtype == torch.float32 and tensor.is_cpu
+
+
+def _lasts(weight: Tensor) -> bool:
+    """Not computed for this call alone, as a parametrization and torch.func's functions do."""
+    return type(weight) is nn.Parameter and not torch._C._functorch.is_functorch_wrapped_tensor(weight)
+
+
+def _wants_gradient(tensors: Iterable[Tensor | None]) -> bool:
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+
+
+def _same(weights: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    return len(weights) == len(others) and all(map(is_, weights, others))
