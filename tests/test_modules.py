@@ -236,8 +236,13 @@ def test_layers_come_and_go_after_the_first_call() -> None:
     check()
     encoder.layers[0], encoder.layers[1] = encoder.layers[1], encoder.layers[0]
     check()
+    encoder.layers = nn.ModuleList(encoder.layers[:1])
+    check()
     encoder.layers[0].register_forward_pre_hook(lambda module, given: (given[0] * 0.0, *given[1:]))
     assert torch.equal(encoder(hidden), encoder(torch.zeros_like(hidden)))
+    encoder.layers = nn.ModuleList([nn.LayerNorm(48)])
+    with pytest.raises(TypeError):
+        encoder(hidden)
     encoder.layers = nn.ModuleList()
     assert torch.equal(encoder(hidden), hidden)
     assert torch.equal(encoder(hidden, first_token_only=True), hidden[:, 0])

@@ -11,16 +11,18 @@ parametrization), given hooks or other numbers than its neighbours, the parts ru
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
+from ..integration.packed import Linear
 from .activations import ACTIVATIONS
 from .config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
 from .packing import Packing, packed_module
+from .parts import Parts, Snapshot, as_built, drops, read_parts
 from .plain import encoder as plain
 
 __all__ = [
@@ -39,7 +41,7 @@ class GroupedConv1x1(Packing, plain.GroupedConv1x1):
     def forward(self, input: Tensor) -> Tensor:
         if self.is_opaque(input):
             return packed_module(self._handle, self.out_channels, input)
-        (weight,) = self.packed_weights([self], input, self.bias)
+        (weight,) = self.packed_weights([Linear("weight", self.weight, self.bias, self.groups)], input, self.bias)
         return self._compute(input, weight)
 
     def _compute(self, input: Tensor, weight: Tensor) -> Tensor:
@@ -72,12 +74,13 @@ class GroupedConv1x1AddLayerNorm(Packing):
     def forward(self, input: Tensor, residual: Tensor) -> Tensor:
         """input: [..., in_channels]. residual: [..., out_channels]."""
         conv, norm, dropout = self.conv1d, self.layernorm, self.dropout
-        kinds = ((conv, GroupedConv1x1), (norm, nn.LayerNorm), (dropout, nn.Dropout))
-        if _drops(dropout) or not all(_as_built(part, kind) for part, kind in kinds):
+        as_made = as_built(conv, GroupedConv1x1) and as_built(norm, nn.LayerNorm) and as_built(dropout, nn.Dropout)
+        if not as_made or drops(dropout) or norm.bias is None:
             return norm(dropout(conv(input)) + residual)
         if self.is_opaque(input, residual):
             return packed_module(self._handle, conv.out_channels, input, residual)
-        (weight,) = self.packed_weights([conv], input, residual, conv.bias, norm.weight, norm.bias)
+        linear = Linear("conv1d.weight", conv.weight, conv.bias, conv.groups)
+        (weight,) = self.packed_weights([linear], input, residual, conv.bias, norm.weight, norm.bias)
         return ops.grouped_conv1x1_add_layer_norm(
             input, weight, conv.bias, conv.groups, residual, norm.weight, norm.bias, norm.eps
         )
@@ -94,31 +97,68 @@ class GroupedConv1d(nn.Conv1d):
         return ops.grouped_conv1d(input, self.weight, self.bias, self.groups, cu_seqlens)
 
 
-class SqueezeBertLayer(Packing, plain.SqueezeBertLayer):
-    """One layer of SqueezeBERT, with the parameters of Hugging Face's SqueezeBertModule."""
+class _Block(Packing):
+    """What SqueezeBertLayer and SqueezeBertEncoder share: their parts, read again when they change."""
+
+    _snapshot: Snapshot | None = None
+    _parts: Parts
 
     def __init__(self, config: SqueezeBertConfig) -> None:
-        _check_activation(config)
+        if ACTIVATIONS[config.hidden_act] is not F.gelu:
+            raise ValueError(
+                f"hidden_act: expected 'gelu', the exact GELU that the kernels compute, got {config.hidden_act!r}"
+            )
         super().__init__(config)
+
+    def read_parts(self) -> Parts:
+        raise NotImplementedError
+
+    def parts(self, cu_seqlens: Tensor | None) -> Parts:
+        """The parts as they are. ValueError beside cu_seqlens, where they have to be called one by one."""
+        if torch.compiler.is_compiling():
+            parts = self.read_parts()
+        else:
+            if self._snapshot is None or not self._snapshot.holds():
+                self._parts = self.read_parts()
+                self._snapshot = Snapshot(self)
+            parts = self._parts
+        if parts.reason is not None and cu_seqlens is not None:
+            raise ValueError(f"cu_seqlens: expected None while {parts.reason}, got offsets")
+        return parts
+
+    def arguments(self, parts: Parts, *inputs: Tensor | None) -> tuple[list[Tensor], int, list[int], float]:
+        """What `ops.encoder` takes: params, num_heads, groups, eps."""
+        weights = self.packed_weights(parts.linears, *inputs, *parts.params)
+        return parts.with_weights(weights), *parts.numbers
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name not in ("_snapshot", "_parts")}
+
+
+class SqueezeBertLayer(_Block, plain.SqueezeBertLayer):
+    """One layer of SqueezeBERT, with the parameters of Hugging Face's SqueezeBertModule."""
+
+    def read_parts(self) -> Parts:
+        return read_parts([self])
 
     def forward(  # type: ignore[override]
         self, hidden_states: Tensor, mask: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> Tensor:
         """[N, S, C] with a mask as `ops.attention` takes it, or packed [T, C] with cu_seqlens. Keeps the shape."""
-        if _must_step([self], cu_seqlens):
+        parts = self.parts(cu_seqlens)
+        if parts.reason is not None:
             return super().forward(hidden_states, mask, None)[0]
         if self.is_opaque(hidden_states, mask):
             return packed_module(self._handle, hidden_states.shape[-1], hidden_states, mask, cu_seqlens)
-        arguments = _encoder_arguments(self, [self], hidden_states, mask)
-        return ops.encoder_layer(hidden_states, *arguments, mask, cu_seqlens)
+        return ops.encoder_layer(hidden_states, *self.arguments(parts, hidden_states, mask), mask, cu_seqlens)
 
 
-class SqueezeBertEncoder(Packing, plain.SqueezeBertEncoder):
+class SqueezeBertEncoder(_Block, plain.SqueezeBertEncoder):
     """All layers in one call, with the parameters of Hugging Face's SqueezeBertEncoder."""
 
-    def __init__(self, config: SqueezeBertConfig) -> None:
-        _check_activation(config)
-        super().__init__(config)
+    def read_parts(self) -> Parts:
+        return read_parts(list(self.layers), plain.SqueezeBertLayer, SqueezeBertLayer)
 
     def forward(  # type: ignore[override]
         self,
@@ -128,9 +168,9 @@ class SqueezeBertEncoder(Packing, plain.SqueezeBertEncoder):
         first_token_only: bool = False,
     ) -> Tensor:
         """As SqueezeBertLayer; first_token_only: only each sequence's first token, [N, C] (N = 1 for [S, C])."""
-        layers = list(self.layers)
-        if not layers or _must_step(layers, cu_seqlens, replaced=not all(map(_is_layer, layers))):
-            for layer in layers:
+        parts = self.parts(cu_seqlens)
+        if parts.reason is not None:
+            for layer in self.layers:
                 output = layer(hidden_states, mask, None)
                 hidden_states = output if isinstance(output, Tensor) else output[0]
             first = hidden_states[:, 0] if hidden_states.dim() == 3 else hidden_states[:1]
@@ -138,94 +178,5 @@ class SqueezeBertEncoder(Packing, plain.SqueezeBertEncoder):
         if self.is_opaque(hidden_states, mask):
             channels = hidden_states.shape[-1]
             return packed_module(self._handle, channels, hidden_states, mask, cu_seqlens, first_token_only)
-        arguments = _encoder_arguments(self, layers, hidden_states, mask)
+        arguments = self.arguments(parts, hidden_states, mask)
         return ops.encoder(hidden_states, *arguments, mask, cu_seqlens, first_token_only)
-
-
-def _check_activation(config: SqueezeBertConfig) -> None:
-    if ACTIVATIONS[config.hidden_act] is not F.gelu:
-        raise ValueError(
-            f"hidden_act: expected 'gelu', the exact GELU that the kernels compute, got {config.hidden_act!r}"
-        )
-
-
-def _drops(dropout: Any) -> bool:
-    return dropout.training and dropout.p > 0.0
-
-
-def _as_built(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """`module` is of that very class, and nothing listens to its calls or has replaced its forward."""
-    return type(module) is kind and not (
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-        or "forward" in module.__dict__
-    )
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return _as_built(module, plain.SqueezeBertLayer) or _as_built(module, SqueezeBertLayer)
-
-
-def _must_step(layers: Sequence[Any], cu_seqlens: Tensor | None, replaced: bool = False) -> bool:
-    """Whether the layers' parts have to be called one by one. ValueError beside cu_seqlens, which those do not take."""
-    reason = "a layer was replaced or has hooks" if replaced else next(filter(None, map(_own_way, layers)), None)
-    if reason is None and any(_numbers(layer) != _numbers(layers[0]) for layer in layers[1:]):
-        reason = "the layers' group counts, heads or epsilons differ"
-    if reason is not None and cu_seqlens is not None:
-        raise ValueError(f"cu_seqlens: expected None while {reason}, got offsets")
-    return reason is not None
-
-
-def _own_way(layer: Any) -> str | None:
-    """Why one operator does not compute what `layer` does; None where it does."""
-    attention, first, inner, second = layer.attention, layer.post_attention, layer.intermediate, layer.output
-    kinds = [
-        (attention, plain.SqueezeBertSelfAttention),
-        (inner, plain.ConvActivation),
-        (first, plain.ConvDropoutLayerNorm),
-        (second, plain.ConvDropoutLayerNorm),
-    ]
-    if all(_as_built(module, kind) for module, kind in kinds):
-        kinds = [(conv, plain.GroupedConv1x1) for conv in _convolutions(layer)]
-        kinds += [(norm, nn.LayerNorm) for norm in (first.layernorm, second.layernorm)]
-        dropouts = (attention.dropout, first.dropout, second.dropout)
-        kinds += [(dropout, nn.Dropout) for dropout in dropouts]
-        if any(_drops(dropout) for dropout in dropouts if isinstance(dropout, nn.Dropout)):
-            return "dropout is active (training mode)"
-    if not all(_as_built(module, kind) for module, kind in kinds):
-        return "a part of a layer was replaced or has hooks"
-    norms = (first.layernorm, second.layernorm)
-    if inner.act is not F.gelu or norms[0].eps != norms[1].eps or any(norm.bias is None for norm in norms):
-        return "a layer has another activation than GELU, two epsilons, or a LayerNorm without parameters"
-    return None
-
-
-def _convolutions(layer: Any) -> list[Any]:
-    attention = layer.attention
-    projections = [attention.query, attention.key, attention.value]
-    return [*projections, layer.post_attention.conv1d, layer.intermediate.conv1d, layer.output.conv1d]
-
-
-def _numbers(layer: Any) -> tuple[int, list[int], float]:
-    """num_heads, groups, eps of `layer`, as `ops.encoder` takes them."""
-    groups = [convolution.groups for convolution in _convolutions(layer)]
-    return layer.attention.num_heads, groups, layer.output.layernorm.eps
-
-
-def _encoder_arguments(
-    owner: Packing, layers: Sequence[Any], *inputs: Tensor | None
-) -> tuple[list[Tensor], int, list[int], float]:
-    """What `ops.encoder` takes for `layers`: params, num_heads, groups, eps. `owner` keeps their packed weights."""
-    convolutions = [convolution for layer in layers for convolution in _convolutions(layer)]
-    norms = [norm for layer in layers for norm in (layer.post_attention.layernorm, layer.output.layernorm)]
-    rest = [module.bias for module in (*convolutions, *norms)] + [norm.weight for norm in norms]
-    weights = owner.packed_weights(convolutions, *inputs, *rest)
-    params: list[Tensor] = []
-    for index, (convolution, weight) in enumerate(zip(convolutions, weights, strict=True)):
-        params += [weight, convolution.bias]
-        if index % 6 in (3, 5):  # post_attention and output end in a LayerNorm
-            norm = norms[index // 6 * 2 + (index % 6 == 5)]
-            params += [norm.weight, norm.bias]
-    return params, *_numbers(layers[0])

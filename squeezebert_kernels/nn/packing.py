@@ -23,7 +23,7 @@ _handles = itertools.count()
 
 
 class Packing(nn.Module):
-    """A module that keeps packed forms of its convolutions' weights, outside its state and its copies."""
+    """A module that keeps packed forms of its weights, outside its state and its copies."""
 
     _packed: PackedLinears | None = None
 
@@ -31,20 +31,18 @@ class Packing(nn.Module):
         super().__init__(*args, **kwargs)
         self._register()
 
-    def packed_weights(self, convolutions: Sequence[nn.Conv1d], *tensors: Tensor | None) -> list[Tensor]:
-        """The convolutions' weights as the operators take them, given the other `tensors` of the call."""
-        weights = [convolution.weight for convolution in convolutions]
+    def packed_weights(self, linears: list[Linear], *tensors: Tensor | None) -> list[Tensor]:
+        """The weights of `linears` as the operators take them, given the other `tensors` of the call."""
+        weights = [linear.weight for linear in linears]
         if torch.compiler.is_compiling() or _wants_gradient((*tensors, *weights)):
             return weights
-        if not all(map(_lasts, weights)) or not all(map(_is_packable, weights)):
+        if not all(map(_is_packable, weights)):
             return weights
         packed = self._packed
         with torch.inference_mode(False):  # or what is packed now could not be packed again outside of it
             if packed is None or packed.stale or not _same(weights, [linear.weight for linear in packed.linears]):
-                linears = [
-                    Linear(f"convolution {index}", convolution.weight, convolution.bias, convolution.groups)
-                    for index, convolution in enumerate(convolutions)
-                ]
+                if not all(map(_lasts, weights)):
+                    return weights
                 packed = PackedLinears(linears)
                 self._packed = packed
             packed.refresh()
