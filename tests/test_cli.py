@@ -74,7 +74,7 @@ def checkpoints(tmp_path: Path) -> Any:
     vocabulary = Path(package.__file__).parent / "model" / "tokenizer.json"
 
     def save(name: str, **fields: Any) -> tuple[str, Any]:
-        model = hf_model(name, hf_config(vocab_size=30522, num_hidden_layers=1, **fields))
+        model = hf_model(name, hf_config(**{"vocab_size": 30522, "num_hidden_layers": 1, **fields}))
         model.save_pretrained(tmp_path)
         (tmp_path / "tokenizer.json").write_bytes(vocabulary.read_bytes())
         return str(tmp_path), model
@@ -166,6 +166,7 @@ def test_predict_without_transformers(checkpoints: Any) -> None:
     [
         ("fill-mask", "No mask.", [], "text: expected [MASK] in it for fill-mask, got 'No mask.'"),
         ("fill-mask", "  ", [], "text: expected at least one word, got none"),
+        ("fill-mask", "\u200b", [], "text: expected at least one word, got none in '\\u200b'"),
         ("fill-mask", "word " * 23, [], "text: expected at most 24 tokens (the model's positions), got 25"),
         ("question-answering", TEXT, [], "question: expected one for question-answering and only there, got None"),
         ("fill-mask", "A [MASK].", ["--question", "?"], "question: expected one for question-answering and only there"),
@@ -180,6 +181,47 @@ def test_texts_that_cannot_be(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("nothing", ["text", "question"])
+def test_question_answering_without_words(checkpoints: Any, capsys: pytest.CaptureFixture[str], nothing: str) -> None:
+    """Zero-width characters are no white space, and no tokens either."""
+    folder, _ = checkpoints("SqueezeBertForQuestionAnswering")
+    words = {"text": TEXT, "question": QUESTION, nothing: "\u200b\ufeff"}
+    task = ["--task", "question-answering", "--text", words["text"], "--question", words["question"]]
+    assert main(["predict", "--model", folder, *task]) == 1
+    assert f"error: {nothing}: expected at least one word, got none" in capsys.readouterr().err
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("size", [1000, 30522 + 6])
+def test_a_vocabulary_of_another_size_than_the_tokenizers(
+    checkpoints: Any, capsys: pytest.CaptureFixture[str], size: int
+) -> None:
+    """Rows to spare are never predicted; an id without a row is said by name."""
+    text = "The captain [MASK] the map."
+    folder, _ = checkpoints("SqueezeBertForMaskedLM", vocab_size=size)
+    arguments = ["predict", "--model", folder, "--task", "fill-mask", "--text"]
+    if size == 1000:
+        assert main([*arguments, text]) == 1
+        message = "error: model: expected a tokenizer with ids below vocab_size 1000, got "
+        assert message in capsys.readouterr().err
+        return
+    model = squeezebert_kernels.SqueezeBertForMaskedLM.from_pretrained(folder)
+    model.cls.predictions.decoder.bias[-6:] = 100.0  # these would come first
+    model.save_pretrained(folder)
+    capsys.readouterr()
+    assert main([*arguments, text]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert not any(line.endswith("None") for line in lines)
+
+
+def test_one_token_type_is_too_few_for_a_question(checkpoints: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, _ = checkpoints("SqueezeBertForQuestionAnswering", type_vocab_size=1)
+    task = ["--task", "question-answering", "--text", "A map.", "--question", "What?"]
+    assert main(["predict", "--model", folder, *task]) == 1
+    assert "error: model: expected type_vocab_size of at least 2" in capsys.readouterr().err
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

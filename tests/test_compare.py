@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -276,6 +277,11 @@ def test_exports_are_made_once_and_heed_the_mask(tmp_path: Path) -> None:
         ({"tokens": 2}, "shape: expected at least 1 sequence of 3 tokens .*got 1x2"),
         ({"batch": 0}, "shape: expected at least 1 sequence of 3 tokens .*got 0x24"),
         ({"json": Path("no-such-folder/figures.json")}, "json: expected a file in a folder that exists, got no-such"),
+        ({"json": Path("/")}, "json: expected a file in a folder that exists, got /"),
+        ({"plot": Path("figure.txt")}, r"plot: expected a file that ends in .*\.png.*, got figure\.txt"),
+        ({"plot": Path("figure")}, r"plot: expected a file that ends in .*\.png.*, got figure"),
+        ({"seconds": math.nan}, "seconds: expected a finite number of at least 0, got nan"),
+        ({"seconds": math.inf}, "seconds: expected a finite number of at least 0, got inf"),
         ({"peers": ("tensorflow",)}, "peers: expected names out of huggingface, .*, got tensorflow"),
     ],
 )

@@ -18,22 +18,25 @@ def predict(model: str, task: str, text: str, question: str | None = None) -> It
 
     model: a folder or Hub id with the checkpoint of a SqueezeBERT that has the task's head.
 
-    Raises ValueError when the text is empty or longer than the model's positions, when a question is missing or not
-    wanted, and when fill-mask finds no [MASK].
+    Raises ValueError when the text or the question holds no token or both are longer than the model's positions, when a
+    question is missing or not wanted, when fill-mask finds no [MASK], and for a tokenizer that is not the model's.
     """
     import torch
 
     import squeezebert_kernels
     from squeezebert_kernels.nn.tokenizer import load_tokenizer
 
-    if not text.strip():
-        raise ValueError("text: expected at least one word, got none")
     if (question is not None) != (task == "question-answering"):
         raise ValueError(f"question: expected one for question-answering and only there, got {question!r} for {task}")
     class_name, describe = TASKS[task]
     network = getattr(squeezebert_kernels, class_name).from_pretrained(model)
     tokenizer = load_tokenizer(model)
     encoding = tokenizer.encode(text) if question is None else tokenizer.encode(question, text)
+    given = {"text": text} if question is None else {"question": question, "text": text}
+    for sequence, (name, words) in enumerate(given.items()):
+        if sequence not in encoding.sequence_ids:
+            raise ValueError(f"{name}: expected at least one word, got none in {words!r}")
+    _check_ids(encoding, network.config)
     positions = network.config.max_position_embeddings
     if len(encoding.ids) > positions:
         raise ValueError(f"text: expected at most {positions} tokens (the model's positions), got {len(encoding.ids)}")
@@ -46,15 +49,30 @@ def predict(model: str, task: str, text: str, question: str | None = None) -> It
     yield from describe(output, encoding, tokenizer, text, network.config)
 
 
+def _check_ids(encoding: Encoding, config: Any) -> None:
+    """The model has a row for every id that the tokenizer gave."""
+    largest = max(encoding.ids)
+    if largest >= config.vocab_size:
+        raise ValueError(
+            f"model: expected a tokenizer with ids below vocab_size {config.vocab_size}, got {largest} for "
+            f"{encoding.tokens[encoding.ids.index(largest)]!r}"
+        )
+    if max(encoding.type_ids) >= config.type_vocab_size:
+        raise ValueError(
+            f"model: expected type_vocab_size of at least 2 for a question and a text, got {config.type_vocab_size}"
+        )
+
+
 def fill_mask(output: Any, encoding: Encoding, tokenizer: Tokenizer, text: str, config: Any) -> Iterator[str]:
-    """The likeliest pieces for each [MASK]."""
+    """The likeliest pieces for each [MASK], among those that the tokenizer has: a model may have rows to spare."""
     masks = [index for index, piece in enumerate(encoding.tokens) if piece == "[MASK]"]
     if not masks:
         raise ValueError(f"text: expected [MASK] in it for fill-mask, got {text!r}")
+    known = sorted(id for id in tokenizer.get_vocab().values() if id < config.vocab_size)
     for number, index in enumerate(masks, start=1):
-        values, ids = output.logits[0, index].softmax(-1).topk(BEST)
-        for value, piece in zip(values.tolist(), ids.tolist(), strict=True):
-            yield f"[MASK] {number}  {value:7.2%}  {tokenizer.id_to_token(piece)}"
+        values, places = output.logits[0, index, known].softmax(-1).topk(min(BEST, len(known)))
+        for value, place in zip(values.tolist(), places.tolist(), strict=True):
+            yield f"[MASK] {number}  {value:7.2%}  {tokenizer.id_to_token(known[place])}"
 
 
 def text_classification(output: Any, encoding: Encoding, tokenizer: Tokenizer, text: str, config: Any) -> Iterator[str]:

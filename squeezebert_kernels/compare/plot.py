@@ -13,6 +13,17 @@ from .results import Results
 WIDTH, HEIGHT = 14.0, 6.0
 
 
+def check_plot(path: Path) -> None:
+    """Raises ImportError without matplotlib, ValueError for an ending that it does not write."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+    except ImportError as error:
+        raise ImportError("plot: needs matplotlib, which is not installed") from error
+    endings = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if path.suffix.removeprefix(".").lower() not in endings:
+        raise ValueError(f"plot: expected a file that ends in .{', .'.join(endings)}, got {path}")
+
+
 def save_plot(results: Results, path: Path) -> None:
     """Writes the figure; the format follows the file's ending."""
     import matplotlib

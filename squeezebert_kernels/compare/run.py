@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.util
 import json
+import math
 import tempfile
 import time
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from .exported import ExportedModel
 from .measure import measure
 from .model import load_model
 from .peers import PEERS, REFERENCE, Contest, Peer
-from .plot import save_plot
+from .plot import check_plot, save_plot
 from .report import markdown, print_report
 from .results import Results
 from .timing import measure_bandwidth
@@ -68,12 +68,14 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
     for name in ("threads", "sentences"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(options, name)}")
+    if not 0.0 <= options.seconds < math.inf:
+        raise ValueError(f"seconds: expected a finite number of at least 0, got {options.seconds}")
     for name in ("json", "plot", "markdown"):
         path = getattr(options, name)
-        if path is not None and not path.absolute().parent.is_dir():
+        if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
             raise ValueError(f"{name}: expected a file in a folder that exists, got {path}")
-    if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise ImportError("plot: needs matplotlib, which is not installed")
+    if options.plot:
+        check_plot(options.plot)
     with _torch_threads(options.threads), tempfile.TemporaryDirectory() as folder:
         machine = describe()
         console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
