@@ -32,6 +32,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", list(BACKENDS), indirect=True)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuses, before anything is timed, a --benchmark-compare-fail that would pass or fail for no reason."""
+    benchmarks = session.config._benchmarksession  # type: ignore[attr-defined]
+    if not benchmarks.compare_fail:
+        return
+    if not benchmarks.compared_mapping:
+        raise pytest.UsageError(
+            "--benchmark-compare-fail: expected a saved run to compare with (--benchmark-compare), got none"
+        )
+    here, now = session.config.getoption("--impl"), {item.nodeid for item in session.items}
+    for path, saved in benchmarks.compared_mapping.items():
+        there = sorted({benchmark["extra_info"]["impl"] for benchmark in saved.values()})
+        # A run that was named is one that was meant.
+        if benchmarks.compare is True and here != "all" and there != [here]:
+            raise pytest.UsageError(
+                f"--benchmark-compare-fail: expected the last saved run to be of --impl {here}, got {', '.join(there)} "
+                f"in {path}; name the run to compare with (--benchmark-compare=0001)"
+            )
+        if now.isdisjoint(saved):
+            raise pytest.UsageError(
+                f"--benchmark-compare-fail: expected benchmarks in common with {path}, got none: it has "
+                f"{next(iter(saved), 'nothing')}, this run has {min(now, default='nothing')}"
+            )
+
+
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     machine_info["isa"] = _native.active_isa()
     machine_info["threads"] = config.getoption("--threads")

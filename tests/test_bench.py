@@ -18,13 +18,13 @@ ROOT = Path(__file__).resolve().parent.parent
 QUICK = ("--benchmark-max-time=0.01", "--benchmark-min-rounds=2", "--benchmark-warmup=off")
 
 
-def run_bench(*arguments: str) -> str:
+def run_bench(*arguments: str, expected: int = 0) -> str:
     command = [sys.executable, "-m", "pytest", str(ROOT / "bench"), "-q", "-p", "no:cacheprovider", *arguments]
     # The runner's own settings, such as a worker's id under pytest-xdist, are not for the benchmarks.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert done.returncode == expected, done.stdout + done.stderr
+    return done.stderr if expected else done.stdout
 
 
 def test_a_saved_run_is_compared_with_another_implementation(tmp_path: Path) -> None:
@@ -45,6 +45,23 @@ def test_a_saved_run_is_compared_with_another_implementation(tmp_path: Path) -> 
     assert info["gflops"] == pytest.approx(info["flops"] / saved["stats"]["median"] / 1e9)
     assert info["percent_of_peak"] > 0
     assert info["isa"]
+
+
+def test_a_comparison_that_would_say_nothing_is_refused(tmp_path: Path) -> None:
+    """Before anything is timed. A run that is named may be another implementation's."""
+    storage = f"--benchmark-storage=file://{tmp_path}"
+    chosen = ("-k", "grouped_qkv_attention and 1x8", *QUICK, storage)
+    fail = "--benchmark-compare-fail=median:100000%"
+    ours = ("--impl", "squeezebert", *chosen, fail)
+    refused = run_bench(*ours, expected=pytest.ExitCode.USAGE_ERROR)
+    assert "--benchmark-compare-fail: expected a saved run to compare with (--benchmark-compare), got none" in refused
+    run_bench("--impl", "torch", "--benchmark-save=torch", *chosen)
+    refused = run_bench(*ours, "--benchmark-compare", expected=pytest.ExitCode.USAGE_ERROR)
+    assert "expected the last saved run to be of --impl squeezebert, got torch in " in refused
+    run_bench(*ours, "--benchmark-compare=0001")
+    refused = run_bench(*chosen, fail, "--benchmark-compare=0001", expected=pytest.ExitCode.USAGE_ERROR)
+    assert "expected benchmarks in common with " in refused
+    assert "bench_grouped_qkv_attention[1x8]" in refused
 
 
 def test_all_implementations_stand_side_by_side() -> None:
