@@ -39,6 +39,10 @@ class EncoderContract(PackedWeightsContract):
     def reductions(self) -> tuple[int, ...]:  # type: ignore[override]
         return (24, 12, 9, 24, 24, 24, 48, 24) * self.layers
 
+    @property
+    def attentions(self) -> int:  # type: ignore[override]
+        return self.layers
+
     def arguments(self, tokens: int) -> dict[str, Any]:
         given = arguments((2, tokens, 24), 48, 2, SQUEEZEBERT, self.layers)
         return {**given, "mask": randn(2, 1, 1, tokens)}

@@ -14,8 +14,8 @@ from torch.autograd import forward_ad
 
 from derivative_testing import DerivativesContract
 from exactness import exact, map_tensors, tensors
-from squeezebert_kernels import ops
-from tolerances import float16_weights_bound
+from squeezebert_kernels import _native, ops
+from tolerances import float16_weights_bound, size_of
 
 # Around the edges of every register tile in use (6, 8, 12 and 14 rows, 16 and 32 lanes) and of a block of 128.
 TOKEN_COUNTS = (0, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 27, 28, 29, 30, 31, 32, 33, 127, 128, 129)
@@ -206,7 +206,9 @@ class OperatorContract(DerivativesContract):
 
 
 class PackedWeightsContract(OperatorContract):
-    """The contract of an operator that has weights."""
+    """The contract of an operator that has weights. attentions: how many it computes one after the other."""
+
+    attentions = 0
 
     def pack(self, arguments: dict[str, Any]) -> dict[str, Any]:
         raise NotImplementedError
@@ -233,7 +235,9 @@ class PackedWeightsContract(OperatorContract):
         )
         output = self.call(arguments)
         assert output.dtype == torch.float32
-        bound = float16_weights_bound(*self.reductions, size=max(1.0, expected.abs().max().item()))
+        kernels = _native.active_kernels("float16")
+        size, attentions = size_of(expected), self.attentions
+        bound = float16_weights_bound(kernels, *self.reductions, size=size, attentions=attentions)
         torch.testing.assert_close(output.double(), expected, rtol=0.0, atol=bound)
         assert torch.equal(self.call(self.pack(arguments)), output)
 

@@ -23,6 +23,7 @@ def arguments(shape: tuple[int, ...], channels: int, num_heads: int, groups: lis
 class TestGroupedQkvAttention(PackedWeightsContract):
     operator = ops.grouped_qkv_attention
     reductions = (24, 12, 9)
+    attentions = 1
 
     def arguments(self, tokens: int) -> dict[str, Any]:
         return arguments((2, tokens, 24), 24, 2, [2, 1, 4], mask=randn(2, 1, 1, tokens))

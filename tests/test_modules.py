@@ -16,7 +16,7 @@ from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask
 from squeezebert_kernels.nn import modules
 from squeezebert_kernels.nn.config import SqueezeBertConfig
 from squeezebert_kernels.nn.plain import encoder as reference
-from tolerances import REFERENCE_PARITY
+from tolerances import BFLOAT16_WEIGHTS, GRADIENT_PARITY, REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
 
@@ -62,7 +62,7 @@ def test_layers_and_their_gradients(name: str) -> None:
         function(*inputs).square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in module.parameters()])
     for mine, expected in zip(*gradients, strict=True):
-        torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mine, expected, **GRADIENT_PARITY)
 
 
 @pytest.mark.parametrize("groups", GROUP_CONFIGURATIONS)
@@ -306,7 +306,7 @@ def test_another_dtype_is_refused_and_autocast_is_not() -> None:
     layer = modules.GroupedConv1x1(48, 48, 4)
     expected = layer(torch.ones(2, 48))
     with torch.autocast("cpu"):
-        torch.testing.assert_close(layer.bfloat16()(torch.ones(2, 48)), expected, rtol=0.02, atol=0.02)
+        torch.testing.assert_close(layer.bfloat16()(torch.ones(2, 48)), expected, **BFLOAT16_WEIGHTS)
     with pytest.raises(ValueError, match=r"expected .*float32"):
         layer(torch.ones(2, 48))
 

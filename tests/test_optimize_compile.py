@@ -10,7 +10,7 @@ import torch
 from paths import kernels
 from small_models import config_for, hf_model, padding_mask
 from squeezebert_kernels import optimize, restore
-from tolerances import REFERENCE_PARITY
+from tolerances import GRADIENT_PARITY, REFERENCE_PARITY
 
 NAMES = ["SqueezeBertModel", "BertModel", "SqueezeBertForSequenceClassification", "BertForTokenClassification"]
 
@@ -82,7 +82,7 @@ def test_training(name: str) -> None:
     gradient = model.embeddings.word_embeddings.weight.grad.clone()
     model.zero_grad()
     restore(model)(**request).last_hidden_state.sum().backward()
-    torch.testing.assert_close(model.embeddings.word_embeddings.weight.grad, gradient, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.embeddings.word_embeddings.weight.grad, gradient, **GRADIENT_PARITY)
 
 
 @pytest.mark.parametrize("name", ["SqueezeBertModel", "BertForTokenClassification"])

@@ -11,8 +11,8 @@ import torch
 
 from paths import binding_of, kernels
 from small_models import config_for, hf_model, padding_mask
-from squeezebert_kernels import optimize, restore
-from tolerances import float16_weights_bound
+from squeezebert_kernels import _native, optimize, restore
+from tolerances import float16_weights_bound, size_of
 
 BASES = ["SqueezeBertModel", "BertModel"]
 IDS = torch.arange(1, 19).view(2, 9)
@@ -49,7 +49,8 @@ def test_outputs(name: str) -> None:
     assert got.dtype == torch.float32
     if got.dim() == 3:
         got, expected = got[MASK.bool()], expected[MASK.bool()]
-    bound = float16_weights_bound(*REDUCTIONS, size=max(1.0, expected.abs().max().item()))
+    which = _native.active_kernels("float16")
+    bound = float16_weights_bound(which, *REDUCTIONS, size=size_of(expected), attentions=2)
     torch.testing.assert_close(got, expected, rtol=0.0, atol=bound)
 
 

@@ -7,6 +7,7 @@ from the exact result, as a function of how many terms are added up (bounds).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,13 +57,24 @@ def float32_bound(*reduction_lengths: int, size: float = 1.0) -> float:
     return (2.0 + 4.0 * math.sqrt(sum(reduction_lengths))) * UNIT_ROUNDOFF * size
 
 
-def float16_weights_bound(*reduction_lengths: int, size: float = 1.0) -> float:
-    """The same for kernels with float16 weights, whose exact values both sides read.
+def size_of(values: Any) -> float:
+    """The `size` of the bounds for results `values` (torch or NumPy): their root mean square, but at least 1."""
+    return max(1.0, math.sqrt((values * values).mean())) if math.prod(values.shape) else 1.0
 
-    Where a core multiplies float16, the factors are rounded to it and up to 64 products added up in it; everywhere, in
-    attention, keys and values are. Each of these errs by a unit of roundoff, float16's, of partial sums of order 1.
+
+def float16_weights_bound(kernels: str, *reduction_lengths: int, size: float = 1.0, attentions: int = 0) -> float:
+    """The same for `kernels` with float16 weights, whose exact values both sides read.
+
+    kernels: as `active_kernels("float16")` names them. Those of Arm cores that multiply float16 round the factors to it
+    and add up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. All others
+    widen the weights, which is exact, and compute in float32.
+    attentions: how many follow each other. All kernels round keys and values to float16 there. A score (a head's
+    products of order 1, times 1 / sqrt(head size)) is then off by half a unit of roundoff, standard deviation, and so is
+    a value: 4 units leave room for both, 6 standard deviations of them.
     """
-    return float32_bound(*reduction_lengths, size=size) * 2.0**-11 / UNIT_ROUNDOFF
+    if kernels == "neon_hp":
+        return float32_bound(*reduction_lengths, size=size) * 2.0**-11 / UNIT_ROUNDOFF
+    return float32_bound(*reduction_lengths, size=size) + 4.0 * attentions * 2.0**-11 * size
 
 
 def low_precision_bound(dtype: torch.dtype, *reduction_lengths: int, size: float = 1.0, roundings: int = 1) -> float:
@@ -77,6 +89,19 @@ def low_precision_bound(dtype: torch.dtype, *reduction_lengths: int, size: float
         return bound
     return bound + roundings * size * torch.finfo(dtype).eps
 
+
+# Gradients of a whole small model, or of a layer's squared outputs, in float32, of two implementations: sums of up to
+# a few thousand terms of order 1 to 10, which cancel. A backward that leaves a term out is off by its size.
+GRADIENT_PARITY = {"rtol": 1e-4, "atol": 1e-4}
+
+# A model whose weights were rounded to bfloat16 beside the unrounded one: 3 digits of values of order 1.
+BFLOAT16_WEIGHTS = {"rtol": 0.02, "atol": 0.02}
+
+# Figures that a report rounds to three digits.
+REPORTED = 2e-3
+
+# A percentage printed with two decimals: half a unit of the last, as a share of 1.
+PRINTED_SHARE = 0.5e-4
 
 # The exact GELU of the kernels against float64: csrc/math/gelu.h bounds its error over all floats by 1.71e-7 beyond
 # the rounding of the result.
