@@ -69,7 +69,7 @@ def float16_weights_bound(kernels: str, *reduction_lengths: int, size: float = 1
     and add up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. All others
     widen the weights, which is exact, and compute in float32.
     attentions: how many follow each other. All kernels round keys and values to float16 there. A score (a head's
-    products of order 1, times 1 / sqrt(head size)) is then off by half a unit of roundoff, standard deviation, and so is
+    products of order 1, times 1 / sqrt(head size)) is off by half a unit of roundoff, standard deviation, and so is
     a value: 4 units leave room for both, 6 standard deviations of them.
     """
     if kernels == "neon_hp":
