@@ -85,10 +85,11 @@ class PackedLinears:
 
     def refresh(self, everything: bool = False) -> None:
         """Packs the weights that have changed, or `everything`. Raises Declined for one of another dtype or device."""
-        if self._checks_bytes:
-            self._check_bytes()
-        if not everything and self._writes.holds():
-            return
+        if not everything:
+            if self._checks_bytes:
+                self._check_bytes()
+            if self._writes.holds():
+                return
         with self._lock:
             now = self._writes.look()  # before the weights are read: what is written meanwhile is seen next time
             self._pack(range(len(self._sources)) if everything else self._writes.changed(now))
