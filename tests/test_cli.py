@@ -46,6 +46,32 @@ def test_an_isa_that_the_cpu_lacks_is_an_error_in_one_line(monkeypatch: pytest.M
     assert run.stderr.count("\n") == 1
 
 
+# ---- check -----------------------------------------------------------------------------------------------------------
+
+
+def test_check_says_what_runs_where(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hf_model("SqueezeBertForSequenceClassification", hf_config()).save_pretrained(tmp_path)
+    assert main(["check", str(tmp_path)]) == 0
+    first, *layers = capsys.readouterr().out.splitlines()
+    assert first == "SqueezeBertModel: the kernels"
+    assert layers == ["  encoder.layers.0: the kernels", "  encoder.layers.1: the kernels"]
+
+
+def test_check_says_why_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hf_model("SqueezeBertModel", hf_config(hidden_act="relu")).save_pretrained(tmp_path)
+    assert main(["check", str(tmp_path)]) == 0
+    assert "SqueezeBertModel: the original path: " in capsys.readouterr().out
+    transformers = pytest.importorskip("transformers")
+    transformers.DistilBertModel(transformers.DistilBertConfig(n_layers=1, dim=24, hidden_dim=24)).save_pretrained(
+        tmp_path
+    )
+    assert main(["check", str(tmp_path)]) == 1
+    assert "error: model: expected a transformers SqueezeBERT or BERT model" in capsys.readouterr().err
+
+
+# ---- mistakes --------------------------------------------------------------------------------------------------------
+
+
 def test_version_and_help_need_no_heavy_imports() -> None:
     program = (
         "import sys; from squeezebert_kernels.cli import make_parser; make_parser().format_help(); "

@@ -195,7 +195,9 @@ def test_the_first_declined_call_warns(recwarn: pytest.WarningsRecorder) -> None
     model(IDS)
     assert not recwarn.list  # that is what training mode is for
     model.eval()
-    with pytest.warns(UserWarning, match=r"an optimized BertModel took its original, slower path: output_hidden_states"):
+    with pytest.warns(
+        UserWarning, match=r"an optimized BertModel took its original, slower path: output_hidden_states"
+    ):
         model(IDS, output_hidden_states=True)
     recwarn.clear()
     with original("output_hidden_states"):

@@ -155,7 +155,9 @@ def test_writes_that_pytorch_does_not_count(name: str, monkeypatch: pytest.Monke
     model = optimize(small(name))
     before = model(IDS).last_hidden_state
     query_of(layers_of(model)[1]).weight.data[:36] = 0
-    with pytest.raises(RuntimeError, match=r"query: the weight was changed .*call squeezebert_kernels.refresh\(model\)"):
+    with pytest.raises(
+        RuntimeError, match=r"query: the weight was changed .*call squeezebert_kernels.refresh\(model\)"
+    ):
         model(IDS)
     refresh(model)
     with kernels():

@@ -1,4 +1,4 @@
-"""The command line: `python -m squeezebert_kernels info|compare|predict`."""
+"""The command line: `python -m squeezebert_kernels info|check|compare|predict`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=squeezebert_kernels.__doc__)
     parser.add_argument("--version", action="version", version=squeezebert_kernels.__version__)
-    commands = parser.add_subparsers(title="commands", required=True, metavar="info | compare | predict")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="info | check | compare | predict")
     _add_info(commands)
+    _add_check(commands)
     _add_compare(commands)
     _add_predict(commands)
     return parser
@@ -41,6 +42,12 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_info(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("info", help="version, CPU, instruction sets found and chosen, threads, torch")
     parser.set_defaults(run=_info)
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("check", help="whether optimize(model) runs a checkpoint on the kernels, and why not")
+    parser.add_argument("model", help="Hub id, or folder with config.json and weights")
+    parser.set_defaults(run=_check)
 
 
 def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -83,6 +90,13 @@ def _info(options: argparse.Namespace) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         print(f"{name:<{width}}  {value}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from .check import check
+
+    for line in check(options.model):
+        print(line)
 
 
 def _compare(options: argparse.Namespace) -> None:

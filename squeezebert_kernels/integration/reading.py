@@ -178,7 +178,7 @@ class Reading:
         if len(eps) > 1:
             raise Declined(f"{where}: LayerNorms with different epsilons")
         heads = self._read_heads(layer, where, norms[0].shape[0])
-        return Layer(linears, norms, heads, eps.pop(), issubclass(nn.Linear, self._family.named(family.linear_class)))
+        return Layer(linears, norms, heads, eps.pop(), family.linear_class != "Conv1d")
 
     def _read_heads(self, layer: nn.Module, where: str, channels: int) -> int:
         path = self._family.linears[0].rpartition(".")[0]
