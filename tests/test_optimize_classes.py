@@ -1,4 +1,4 @@
-"""An optimized model is its class's subclass in all but forward: wrappers, copies and the garbage know no difference."""
+"""An optimized model is of a subclass of its class: wrappers, copies and the garbage collector know no difference."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _outlives(model: Any) -> bool:
 @pytest.mark.parametrize("name", BASES + HEADS)
 @torch.no_grad()
 def test_wrapped_as_accelerate_wraps(name: str) -> None:
-    """accelerate.Accelerator.prepare_model and unwrap_model, which bind functions to the instance, and take them off."""
+    """accelerate.Accelerator.prepare_model and unwrap_model bind functions to the instance, and take them off."""
     model = optimize(small(name))
     expected = model(IDS)[0]
     model._original_forward = model.forward

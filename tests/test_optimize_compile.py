@@ -95,3 +95,29 @@ def test_export_takes_the_original_path(name: str) -> None:
     assert not [node for node in program.graph.nodes if "squeezebert" in str(node.target)]
     expected = restore(model)(**request)[0]
     torch.testing.assert_close(program.module()(**request)[0], expected, **REFERENCE_PARITY[torch.float32])
+
+
+@pytest.mark.parametrize("name", ["SqueezeBertModel", "BertModel"])
+@pytest.mark.parametrize("way", ["argument", "config"])
+@torch.no_grad()
+def test_tuples(name: str, way: str) -> None:
+    model = optimize(small(name))
+    asked: dict[str, Any] = {"return_dict": False} if way == "argument" else {}
+    if way == "config":
+        model.config.return_dict = False
+    request = {**inputs(9), **asked}
+    expected = model(**request)
+    assert isinstance(expected, tuple)
+    with kernels():
+        result = compiled(model)(**request)
+    assert all(torch.equal(a, b) for a, b in zip(result, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", ["SqueezeBertForSequenceClassification", "BertForTokenClassification"])
+@torch.no_grad()
+def test_half_precision_checkpoints(name: str) -> None:
+    model = optimize(small(name).to(torch.bfloat16))
+    request = inputs(9)
+    expected = model(**request).logits
+    with kernels():
+        assert torch.equal(compiled(model)(**request).logits, expected)

@@ -552,7 +552,8 @@ def test_lora_runs_between_the_kernels(name: str, which: list[int], late: bool) 
         ours = model(IDS, attention_mask=MASK)
     torch.testing.assert_close(ours.last_hidden_state[MASK.bool()], expected.last_hidden_state[MASK.bool()], **CLOSE)
     torch.testing.assert_close(ours.pooler_output, expected.pooler_output, **CLOSE)
-    assert ("query is a LoRA" in str(explain(model))) and explain(model).served
+    assert "query is a LoRA" in str(explain(model))
+    assert explain(model).served
     for index in which:
         query_of(layers_of(model)[index]).up.add_(0.5)
     with kernels():
