@@ -11,7 +11,7 @@ export SQUEEZEBERT_BUILD_DIR := $(CURDIR)/build/cmake
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests bench -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
 
-.PHONY: help demo test sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
+.PHONY: help demo test test-versions sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
 .DEFAULT_GOAL := help
 
 include cmake/arm.mk cmake/avx512.mk
@@ -28,6 +28,16 @@ test: $(BUILT)  ## build, then run the C and C++ tests (for Arm too, under QEMU)
 	$(if $(ARM_TOOLS),$(MAKE) arm-test-cpp,@echo "Not testing Arm: that needs the tools that make arm-test installs")
 	TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/gpu $(ARGS)
 	$(BIN)/python -m pytest tests $(ARGS)
+
+# The library is the one that the pinned torch built: it is to run with every other. Downloads the newest versions whenever
+# there are any. On x86 PyPI has only a torch 2.10 with CUDA: 7 GB of disk.
+test-versions: $(BUILT)  ## the Python tests on the oldest and on the newest torch and transformers promised
+	for versions in oldest newest; do \
+	  folder=build/versions/$$versions; \
+	  { test -x $$folder/bin/python || $(BIN)/python -m venv $$folder; } && \
+	  $(BIN)/python tests/versions.py $$versions > $$folder/requirements.txt && \
+	  $$folder/bin/python -m pip install -qq --upgrade --requirement $$folder/requirements.txt && \
+	  $$folder/bin/python -m pytest tests --ignore=tests/gpu $(ARGS) || exit 1; done
 
 sanitize: export PATH := $(CURDIR)/$(BIN):$(PATH)
 sanitize: $(INSTALLED)  ## the C++ tests with checks of addresses, undefined behaviour and threads

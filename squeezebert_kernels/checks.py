@@ -14,6 +14,12 @@ def check(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def check_tensor(name: str, value: object, instead: str = "") -> None:
+    """Raises TypeError unless `value` is a tensor. instead: what else it might be."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: expected a tensor{instead}, got {type(value).__name__}")
+
+
 def check_broadcasts(name: str, tensor: Tensor, shape: Sequence[int]) -> None:
     """`tensor` broadcasts to `shape`, and does not widen it."""
     sizes = [1] * (len(shape) - tensor.dim()) + list(tensor.shape)

@@ -102,7 +102,7 @@ def small_config(**fields: Any) -> SqueezeBertConfig:
             "input_ids, inputs_embeds: expected exactly one of them, got both",
         ),
         (SqueezeBertModel, {"input_ids": IDS[0]}, "input_ids: expected shape [N, S], got [9]"),
-        (SqueezeBertModel, {"inputs_embeds": torch.zeros(3, 16)}, "inputs_embeds: expected shape [N, S, C]"),
+        (SqueezeBertModel, {"inputs_embeds": torch.zeros(3, 16)}, "inputs_embeds: expected shape [N, S, 48]"),
         (SqueezeBertModel, {"input_ids": IDS}, "input_ids: expected at most 8 tokens in a sequence, got 9"),
         (
             SqueezeBertModel,

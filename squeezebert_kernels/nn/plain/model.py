@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ...checks import check
+from ...checks import check, check_tensor
 from ..config import SqueezeBertConfig
 from ..outputs import BaseModelOutput
 from .embeddings import SqueezeBertEmbeddings, SqueezeBertPooler
@@ -83,7 +83,14 @@ def _wanted_attentions(output_attentions: bool | str) -> Attentions:
 
 def _encoder_mask(attention_mask: Tensor | None, embedded: Tensor) -> Tensor | None:
     """The mask for `ops.attention`: a padding mask [N, S] becomes boolean [N, 1, 1, S]; a 4-D one is taken as it is."""
-    if attention_mask is None or attention_mask.dim() == 4:
+    if attention_mask is None:
+        return None
+    check_tensor("attention_mask", attention_mask, " or None")
+    if attention_mask.dim() == 4:
+        check(
+            attention_mask.dtype == torch.bool or attention_mask.is_floating_point(),
+            f"attention_mask: expected a 4-D mask that is boolean or added to the scores, got {attention_mask.dtype}",
+        )
         return attention_mask
     expected = list(embedded.shape[:2])
     check(
