@@ -1,4 +1,4 @@
-"""The nn.Modules: the reference's results and gradients, packed weights that stay fresh, and the blocks' own
+"""The nn.Modules: the plain path's results and gradients, packed weights that stay fresh, and the blocks' own
 state_dicts."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask, randomize
 from squeezebert_kernels.nn import modules
 from squeezebert_kernels.nn.config import SqueezeBertConfig
-from squeezebert_kernels.nn.plain import encoder as reference
+from squeezebert_kernels.nn.plain import encoder as plain
 from tolerances import BFLOAT16_WEIGHTS, GRADIENT_PARITY, REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
@@ -28,7 +28,7 @@ def config(groups: str = "published", **fields: Any) -> SqueezeBertConfig:
 def layers() -> dict[str, tuple[nn.Module, Any, tuple[torch.Tensor, ...]]]:
     """Each single layer with the formula it stands for and inputs."""
     tokens = torch.randn(2, 5, 48)
-    plain = modules.GroupedConv1x1(48, 96, 4)
+    single = modules.GroupedConv1x1(48, 96, 4)
     gelu = modules.GroupedConv1x1GELU(48, 96, 4)
     norm = modules.GroupedConv1x1AddLayerNorm(48, 48, 2)
     wide = modules.GroupedConv1d(48, 24, 3, 4)
@@ -37,7 +37,7 @@ def layers() -> dict[str, tuple[nn.Module, Any, tuple[torch.Tensor, ...]]]:
         return nn.Conv1d.forward(module, x.transpose(1, 2)).transpose(1, 2)
 
     return {
-        "GroupedConv1x1": (plain, lambda x: conv(plain, x), (tokens,)),
+        "GroupedConv1x1": (single, lambda x: conv(single, x), (tokens,)),
         "GroupedConv1x1GELU": (gelu, lambda x: nn.functional.gelu(conv(gelu, x)), (tokens,)),
         "GroupedConv1x1AddLayerNorm": (
             norm,
@@ -98,9 +98,9 @@ def test_packed_tokens_and_first_tokens() -> None:
 
 
 def test_dropout_in_training_mode() -> None:
-    """Falls on what the reference's falls on, given the same random numbers."""
+    """Falls on what the plain path's falls on, given the same random numbers."""
     mine = modules.SqueezeBertEncoder(config(hidden_dropout_prob=0.5)).train()
-    theirs = reference.SqueezeBertEncoder(config(hidden_dropout_prob=0.5)).train()
+    theirs = plain.SqueezeBertEncoder(config(hidden_dropout_prob=0.5)).train()
     theirs.load_state_dict(mine.state_dict())
     hidden = torch.randn(2, 9, 48)
     torch.manual_seed(1)
@@ -207,9 +207,9 @@ def test_evaluation_in_inference_mode_around_a_training_step() -> None:
         assert not torch.equal(after, before)
 
 
-def plain_twin(encoder: modules.SqueezeBertEncoder) -> reference.SqueezeBertEncoder:
+def plain_twin(encoder: modules.SqueezeBertEncoder) -> plain.SqueezeBertEncoder:
     """The very layers of `encoder`, run in plain PyTorch."""
-    twin = reference.SqueezeBertEncoder(config(num_hidden_layers=0)).eval()
+    twin = plain.SqueezeBertEncoder(config(num_hidden_layers=0)).eval()
     twin.layers = encoder.layers
     return twin
 
@@ -219,12 +219,12 @@ def test_layers_come_and_go_after_the_first_call() -> None:
     encoder = modules.SqueezeBertEncoder(config()).eval()
     randomize(encoder)
     hidden = torch.randn(2, 9, 48)
-    more = [reference.SqueezeBertLayer(config()).eval(), modules.SqueezeBertLayer(config()).eval()]
+    more = [plain.SqueezeBertLayer(config()).eval(), modules.SqueezeBertLayer(config()).eval()]
 
     def check() -> None:
         expected = hidden
         for layer in encoder.layers:
-            expected = reference.SqueezeBertLayer.forward(layer, expected, None, None)[0]
+            expected = plain.SqueezeBertLayer.forward(layer, expected, None, None)[0]
         torch.testing.assert_close(encoder(hidden), expected, **CLOSE)
 
     encoder(hidden)
@@ -248,7 +248,7 @@ def test_layers_come_and_go_after_the_first_call() -> None:
     assert torch.equal(encoder(hidden, first_token_only=True), hidden[:, 0])
 
 
-class Adapted(reference.GroupedConv1x1):
+class Adapted(plain.GroupedConv1x1):
     """What an adapter makes of a convolution: the same weight, another result."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -281,7 +281,7 @@ def test_parts_that_were_changed_run_as_they_are(change: str) -> None:
         changed = encoder(hidden)
         assert not torch.allclose(changed, before, **CLOSE) or change == "parametrization"
         torch.testing.assert_close(changed, plain_twin(encoder)(hidden)[0][-1], **CLOSE)
-        expected = reference.SqueezeBertLayer.forward(layer, hidden, None, None)[0]
+        expected = plain.SqueezeBertLayer.forward(layer, hidden, None, None)[0]
         torch.testing.assert_close(layer(hidden), expected, **CLOSE)
         assert encoder(hidden[0], first_token_only=True).shape == (1, 48)
         with pytest.raises(ValueError, match=r"cu_seqlens: expected None while .*, got offsets"):

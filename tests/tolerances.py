@@ -17,9 +17,9 @@ UNIT_ROUNDOFF = 2.0**-24
 
 # ---- parity ----
 
-# python_ref against transformers, same weights and dtype: {"rtol", "atol"} for torch.testing.assert_close. Both compute
-# the same sums in another order, on values of order 1. float32 rounding then differs by about 1e-6, float64 by about
-# 1e-15, so 1e-10 cannot hide a formula that differs (a tanh GELU for an erf one differs by 1e-4).
+# The plain models against transformers, same weights and dtype: {"rtol", "atol"} for torch.testing.assert_close. Both
+# compute the same sums in another order, on values of order 1. float32 rounding then differs by about 1e-6, float64 by
+# about 1e-15, so 1e-10 cannot hide a formula that differs (a tanh GELU for an erf one differs by 1e-4).
 REFERENCE_PARITY = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
     torch.float64: {"rtol": 1e-10, "atol": 1e-10},

@@ -1,4 +1,4 @@
-"""The reference heads against transformers where a head has a choice: kinds of loss, labels, tied weights."""
+"""The plain heads against transformers where a head has a choice: kinds of loss, labels, tied weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from squeezebert_kernels.nn.plain.heads import (
     SqueezeBertForQuestionAnswering,
 )
 from squeezebert_kernels.nn.plain.model import SqueezeBertModel
-from test_reference_models import MODELS, TOKENS, assert_same, pair
+from test_plain_models import MODELS, TOKENS, assert_same, pair
 
 IDS = torch.arange(1, 1 + 3 * TOKENS).reshape(3, TOKENS)
 
@@ -79,7 +79,7 @@ def test_untied_weights_are_their_own() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_transformers_loads_the_reference_state_dict(name: str) -> None:
+def test_transformers_loads_the_state_dict(name: str) -> None:
     theirs, ours = pair(name, hf_config())
     theirs.load_state_dict(ours.state_dict(), strict=True)
 
@@ -102,7 +102,7 @@ def small_config(**fields: Any) -> SqueezeBertConfig:
             "input_ids, inputs_embeds: expected exactly one of them, got both",
         ),
         (SqueezeBertModel, {"input_ids": IDS[0]}, "input_ids: expected shape [N, S], got [9]"),
-        (SqueezeBertModel, {"inputs_embeds": torch.zeros(3, 16)}, "inputs_embeds: expected shape [N, S, 48]"),
+        (SqueezeBertModel, {"inputs_embeds": torch.zeros(3, 16)}, "inputs_embeds: expected shape [N, S, 16]"),
         (SqueezeBertModel, {"input_ids": IDS}, "input_ids: expected at most 8 tokens in a sequence, got 9"),
         (
             SqueezeBertModel,

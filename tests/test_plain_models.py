@@ -1,4 +1,4 @@
-"""The reference model against transformers, same weights: outputs, hidden states, attentions, masks, gradients."""
+"""The plain models against transformers, same weights: outputs, hidden states, attentions, masks, gradients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TOKENS, LENGTHS = 9, [9, 4, 1]
 
 
 def pair(name: str, config: Any, dtype: torch.dtype = torch.float64) -> tuple[Any, Any]:
-    """transformers' model `name` and the reference's, with the same weights, in eval mode."""
+    """transformers' model `name` and the plain one, with the same weights, in eval mode."""
     theirs = hf_model(name, config, dtype)
     ours = MODELS[name](SqueezeBertConfig.from_dict(config.to_dict())).to(dtype).eval()
     ours.load_state_dict(theirs.state_dict(), strict=True)
