@@ -182,7 +182,7 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: expected a JSON object with a weight_map, names and files: {error!r}") from error
     tensors: dict[str, Tensor] = {}
     for file in files:
-        if Path(file).name != file:
+        if not isinstance(file, str) or Path(file).name != file:
             raise ValueError(f"{path}: expected file names, got {file!r}")
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing: {path} names it")

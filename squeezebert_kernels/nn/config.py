@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from ..checks import check
@@ -13,6 +15,8 @@ from .activations import ACTIVATIONS
 
 MODEL_TYPE = "squeezebert"
 PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+
+_LARGEST = 2**31 - 1  # of a size
 
 # The encoder's LayerNorms use this epsilon whatever the config says: Hugging Face's blocks never pass theirs on, and
 # every published checkpoint was trained so. `layer_norm_eps` is that of the embeddings and of the masked-LM head.
@@ -116,6 +120,9 @@ class SqueezeBertConfig:
 
     def _set_labels(self) -> None:
         """Label names in both directions where one is given, and their number."""
+        for name in ("id2label", "label2id"):
+            names = getattr(self, name)
+            check(names is None or isinstance(names, Mapping), f"{name}: expected a mapping or None, got {names!r}")
         if self.id2label is None and self.label2id is not None:
             self.id2label = {index: label for label, index in self.label2id.items()}
         if self.id2label is not None:
@@ -153,10 +160,17 @@ class SqueezeBertConfig:
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             probability = getattr(self, name)
             check(0.0 <= probability <= 1.0, f"{name}: expected a probability from 0 to 1, got {probability}")
-        check(self.layer_norm_eps >= 0.0, f"layer_norm_eps: expected at least 0, got {self.layer_norm_eps}")
+        for name in ("layer_norm_eps", "initializer_range"):
+            value = getattr(self, name)
+            finite = isinstance(value, (int, float)) and 0.0 <= value < math.inf
+            check(finite, f"{name}: expected a number of at least 0, got {value!r}")
+        for name in ("tie_word_embeddings", "output_attentions", "output_hidden_states"):
+            value = getattr(self, name)
+            check(isinstance(value, (bool, int, NoneType)), f"{name}: expected true or false, got {value!r}")
+        pad = self.pad_token_id
         check(
-            self.pad_token_id is None or 0 <= self.pad_token_id < self.vocab_size,
-            f"pad_token_id: expected None or an id below vocab_size {self.vocab_size}, got {self.pad_token_id}",
+            pad is None or (_is_integer(pad) and 0 <= pad < self.vocab_size),
+            f"pad_token_id: expected None or an id below vocab_size {self.vocab_size}, got {pad!r}",
         )
 
     def _check_groups(self) -> None:
@@ -183,5 +197,9 @@ class SqueezeBertConfig:
 
     def _check_at_least(self, name: str, least: int) -> None:
         value = getattr(self, name)
-        is_integer = isinstance(value, int) and not isinstance(value, bool)
-        check(is_integer and value >= least, f"{name}: expected an integer of at least {least}, got {value!r}")
+        fits = _is_integer(value) and least <= value <= _LARGEST
+        check(fits, f"{name}: expected an integer of at least {least}, below 2^31, got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
