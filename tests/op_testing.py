@@ -235,9 +235,9 @@ class PackedWeightsContract(OperatorContract):
         )
         output = self.call(arguments)
         assert output.dtype == torch.float32
-        kernels = _native.active_kernels("float16")
+        product = _native.active_product("float16")
         size, attentions = size_of(expected), self.attentions
-        bound = float16_weights_bound(kernels, *self.reductions, size=size, attentions=attentions)
+        bound = float16_weights_bound(product, *self.reductions, size=size, attentions=attentions)
         torch.testing.assert_close(output.double(), expected, rtol=0.0, atol=bound)
         assert torch.equal(self.call(self.pack(arguments)), output)
 

@@ -83,7 +83,7 @@ def test_float16_weights(isa: str) -> None:
     exact = conv1d(x, weight.astype(np.float16).astype(np.float32)[:, :, None], np.zeros(36, np.float32), 4)
     got = kernels.grouped_conv1x1(x, packed)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, exact, rtol=0, atol=float16_weights_bound(kernels.active_kernels("float16"), 6))
+    np.testing.assert_allclose(got, exact, rtol=0, atol=float16_weights_bound(kernels.active_product("float16"), 6))
     assert np.array_equal(kernels.grouped_conv1x1(x, kernels.pack(np.asfortranarray(weight, np.float16), 4)), got)
 
 
@@ -413,7 +413,10 @@ def test_errors_name_the_argument() -> None:
         ("mask: .*int64", lambda: kernels.encoder(x, params, 4, mask=np.zeros(9, np.int64))),
         ("cu_seqlens: .*never decrease", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets)),
         ("cu_seqlens: .*int32", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets.astype(np.int64))),
-        ("cu_seqlens: .*the 9 tokens of input, got 0", lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets[:1])),
+        (
+            "cu_seqlens: .*the 9 tokens of input, got 0",
+            lambda: kernels.encoder(x[0], params, 4, cu_seqlens=offsets[:1]),
+        ),
         ("threads: expected 1 to 4096, got 0", lambda: kernels.set_num_threads(0)),
         ("threads: expected 1 to 4096, got 4097", lambda: kernels.set_num_threads(4097)),
         ("params: expected 16", lambda: kernels.encoder(x, params[:15], 4)),

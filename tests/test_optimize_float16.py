@@ -49,8 +49,8 @@ def test_outputs(name: str) -> None:
     assert got.dtype == torch.float32
     if got.dim() == 3:
         got, expected = got[MASK.bool()], expected[MASK.bool()]
-    which = _native.active_kernels("float16")
-    bound = float16_weights_bound(which, *REDUCTIONS, size=size_of(expected), attentions=2)
+    product = _native.active_product("float16")
+    bound = float16_weights_bound(product, *REDUCTIONS, size=size_of(expected), attentions=2)
     torch.testing.assert_close(got, expected, rtol=0.0, atol=bound)
 
 

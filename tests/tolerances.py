@@ -62,17 +62,17 @@ def size_of(values: Any) -> float:
     return max(1.0, math.sqrt((values * values).mean())) if math.prod(values.shape) else 1.0
 
 
-def float16_weights_bound(kernels: str, *reduction_lengths: int, size: float = 1.0, attentions: int = 0) -> float:
-    """The same for `kernels` with float16 weights, whose exact values both sides read.
+def float16_weights_bound(product: str, *reduction_lengths: int, size: float = 1.0, attentions: int = 0) -> float:
+    """The same for a `product` of float16 weights, whose exact values both sides read.
 
-    kernels: as `active_kernels("float16")` names them. Those of Arm cores that multiply float16 round the factors to it
-    and add up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. All others
+    product: as `active_product("float16")` names it. That of Arm cores that multiply float16 rounds the factors to it
+    and adds up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. All others
     widen the weights, which is exact, and compute in float32.
     attentions: how many follow each other. All kernels round keys and values to float16 there. A score (a head's
     products of order 1, times 1 / sqrt(head size)) is off by half a unit of roundoff, standard deviation, and so is
     a value: 4 units leave room for both, 6 standard deviations of them.
     """
-    if kernels == "neon_hp":
+    if product == "float16_neon_fp16":
         return float32_bound(*reduction_lengths, size=size) * 2.0**-11 / UNIT_ROUNDOFF
     return float32_bound(*reduction_lengths, size=size) + 4.0 * attentions * 2.0**-11 * size
 
