@@ -5,7 +5,23 @@ that `squeezebert_kernels.numpy` needs no torch.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what __getattr__ gives, for those who read instead of run
+    from . import nn as nn
+    from . import numpy as numpy
+    from . import ops as ops
+    from .integration.optimize import explain as explain
+    from .integration.optimize import optimize as optimize
+    from .integration.optimize import refresh as refresh
+    from .integration.optimize import restore as restore
+    from .nn.config import SqueezeBertConfig as SqueezeBertConfig
+    from .nn.models import SqueezeBertForMaskedLM as SqueezeBertForMaskedLM
+    from .nn.models import SqueezeBertForMultipleChoice as SqueezeBertForMultipleChoice
+    from .nn.models import SqueezeBertForQuestionAnswering as SqueezeBertForQuestionAnswering
+    from .nn.models import SqueezeBertForSequenceClassification as SqueezeBertForSequenceClassification
+    from .nn.models import SqueezeBertForTokenClassification as SqueezeBertForTokenClassification
+    from .nn.models import SqueezeBertModel as SqueezeBertModel
 
 __version__ = "0.1.0"
 
