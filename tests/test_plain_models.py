@@ -139,6 +139,8 @@ def _masks() -> dict[str, torch.Tensor | None]:
 @pytest.mark.parametrize("name", list(_masks()))
 def test_attention_masks(name: str) -> None:
     theirs, ours = pair("SqueezeBertModel", hf_config())
+    if name == "4-D" and pytest.importorskip("transformers").__version__.startswith("4."):
+        pytest.skip("the SqueezeBERT of transformers 4 takes no 4-D mask")
     inputs = {"input_ids": torch.randint(1, 61, (len(LENGTHS), TOKENS)), "attention_mask": _masks()[name]}
     output = ours(**inputs, **EVERYTHING)
     assert_same(output, theirs(**inputs, **EVERYTHING))
@@ -171,6 +173,8 @@ def test_inputs_embeds(name: str) -> None:
 @pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
 def test_activations(activation: str) -> None:
     functions = pytest.importorskip("transformers.activations").ACT2FN
+    if activation not in functions:
+        pytest.skip("these transformers do not have it yet")
     input = torch.linspace(-12.0, 12.0, 1001, dtype=torch.float64)
     expected = functions[activation](input)
     torch.testing.assert_close(ACTIVATIONS[activation](input), expected, **REFERENCE_PARITY[torch.float64])

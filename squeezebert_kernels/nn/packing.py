@@ -50,7 +50,8 @@ class Packing(nn.Module):
 
     def is_opaque(self, *inputs: Tensor | None) -> bool:
         """Whether the call with these inputs is to be `packed_module` in the graph that is being compiled."""
-        if not torch.compiler.is_dynamo_compiling() or torch.compiler.is_exporting():
+        # is_exporting() itself is always True to torch 2.10's Dynamo.
+        if not torch.compiler.is_dynamo_compiling() or torch.compiler._is_exporting_flag:
             return False
         if torch.is_autocast_enabled("cpu"):  # whose casts are the operators'
             return False
