@@ -264,6 +264,7 @@ CHANGES = {
     "both epsilons": lambda layer: [setattr(n, "eps", 0.5) for n in layer.modules() if isinstance(n, nn.LayerNorm)],
     "activation": lambda layer: setattr(layer.intermediate, "act", nn.functional.relu),
     "heads": lambda layer: setattr(layer.attention, "num_heads", 2),
+    "no bias": lambda layer: setattr(layer.output.conv1d, "bias", None),
     "no parameters": lambda layer: setattr(layer.output, "layernorm", nn.LayerNorm(48, elementwise_affine=False)),
 }
 

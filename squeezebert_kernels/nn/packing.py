@@ -39,13 +39,12 @@ class Packing(nn.Module):
         if not all(map(_is_packable, weights)):
             return weights
         packed = self._packed
-        with torch.inference_mode(False):  # or what is packed now could not be packed again outside of it
-            if packed is None or packed.stale or not _same(weights, [linear.weight for linear in packed.linears]):
-                if not all(map(_lasts, weights)):
-                    return weights
-                packed = PackedLinears(linears)
-                self._packed = packed
-            packed.refresh()
+        if packed is None or packed.stale or not _same(weights, [linear.weight for linear in packed.linears]):
+            if not all(map(_lasts, weights)):
+                return weights
+            packed = PackedLinears(linears)
+            self._packed = packed
+        packed.refresh()
         return packed.packed
 
     def is_opaque(self, *inputs: Tensor | None) -> bool:

@@ -110,17 +110,19 @@ def _own_way(layer: Any) -> str | None:
     if not blocks:
         return "a part of a layer was replaced or has hooks"
     dropouts = (attention.dropout, first.dropout, second.dropout)
-    norms = (first.layernorm, second.layernorm)
+    norms, convolutions = (first.layernorm, second.layernorm), _convolutions(layer)
     if not (
-        all(as_built(conv, plain.GroupedConv1x1) for conv in _convolutions(layer))
+        all(as_built(conv, plain.GroupedConv1x1) for conv in convolutions)
         and all(as_built(dropout, nn.Dropout) for dropout in dropouts)
         and all(as_built(norm, nn.LayerNorm) for norm in norms)
     ):
         return "a part of a layer was replaced or has hooks"
     if any(map(drops, dropouts)):
         return "dropout is active (training mode)"
-    if inner.act is not F.gelu or norms[0].eps != norms[1].eps or any(norm.bias is None for norm in norms):
-        return "a layer has another activation than GELU, two epsilons, or a LayerNorm without parameters"
+    if inner.act is not F.gelu or norms[0].eps != norms[1].eps:
+        return "a layer has another activation than GELU, or two epsilons"
+    if any(part.bias is None for part in (*convolutions, *norms)):
+        return "a part of a layer has no bias"
     return None
 
 
