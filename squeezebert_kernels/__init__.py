@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for those who read instead of run
     from .nn.models import SqueezeBertForSequenceClassification as SqueezeBertForSequenceClassification
     from .nn.models import SqueezeBertForTokenClassification as SqueezeBertForTokenClassification
     from .nn.models import SqueezeBertModel as SqueezeBertModel
+    from .numpy import release_memory as release_memory
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _LAZY = {
     "restore": "integration.optimize",
     "refresh": "integration.optimize",
     "explain": "integration.optimize",
+    "release_memory": "numpy",
     "SqueezeBertConfig": "nn.config",
     "SqueezeBertModel": "nn.models",
     "SqueezeBertForMaskedLM": "nn.models",
