@@ -573,6 +573,59 @@ def test_a_head_over_layers_of_which_one_is_quantized() -> None:
         torch.testing.assert_close(model(IDS, attention_mask=MASK).logits, expected, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_optimized_in_training_mode(name: str, dtype: torch.dtype) -> None:
+    """With a linear that drops out and has hooks: the self-test compares both paths without."""
+    model = small(name)
+    set_query(layers_of(model)[1], nn.Sequential(query_of(layers_of(model)[1]), nn.Dropout(0.5)))
+    model.to(dtype).train()
+    called: list[Any] = []
+    query_of(layers_of(model)[1])[0].register_forward_hook(lambda *args: called.append(args))
+    optimize(model)
+    assert not called
+    model.eval()
+    with torch.no_grad(), kernels():
+        model(IDS)
+    assert called
+
+
+@pytest.mark.parametrize("name", BASES)
+@torch.no_grad()
+def test_parameters_converted_one_by_one(name: str) -> None:
+    model = optimize(small(name))
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    with kernels():
+        assert model(IDS).last_hidden_state.dtype == torch.bfloat16
+    model.encoder.double()
+    with original("float64"), pytest.raises(RuntimeError):
+        model(IDS)
+    model.encoder.to(torch.bfloat16)
+    with kernels():
+        model(IDS)
+
+
+@torch.no_grad()
+def test_a_model_that_failed_the_self_test_is_tested_again_when_its_weights_change() -> None:
+    model = small("BertModel")
+    weight = query_of(layers_of(model)[1]).weight
+    weight[3, 5] = torch.inf
+    with pytest.warns(UserWarning, match="self-test"):
+        optimize(model)
+    weight[3, 5] = 0.1
+    with kernels():
+        model(IDS)
+
+
+@torch.no_grad()
+def test_refreshed_while_released() -> None:
+    model = optimize(small("BertModel"), release_weights=True)
+    expected = model(IDS).last_hidden_state
+    with kernels():
+        assert torch.equal(refresh(model)(IDS).last_hidden_state, expected)
+
+
 @torch.no_grad()
 def test_layers_of_different_groups() -> None:
     model, other = small("SqueezeBertModel"), hf_model("SqueezeBertModel", config_for("Squeeze", groups="dense"))

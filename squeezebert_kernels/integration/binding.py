@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .layers import runs
 from .packed import Linear, PackedLinears
@@ -38,11 +40,21 @@ class Binding:
             return forms[id(value)]
 
         self.output_dtype = reading.embedding[0].dtype
+        self._form = form
         self._runs = runs(layers, form, self.output_dtype)
         self._pooler = None if pooler is None else (form(pooler), form(pooler.bias), 1)
         self._takes_padding = bool(reading.foreign)  # modules of another kind are given batches, not packed tokens
         # The kernel reads float32 tables; others are looked up by their own modules.
         self._embeds = all(value.dtype == torch.float32 for value in reading.embedding[:-1])
+
+    @contextmanager
+    def on(self, twins: dict[int, nn.Module]) -> Iterator[None]:
+        """Inside the block, modules of another kind are stood in for by their twins, by id."""
+        whole, self._runs = self._runs, runs([x.on(twins) for x in self.reading.layers], self._form, self.output_dtype)
+        try:
+            yield
+        finally:
+            self._runs = whole
 
     @staticmethod
     def check_time(device: torch.device) -> None:

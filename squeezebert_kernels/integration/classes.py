@@ -59,15 +59,13 @@ class _OptimizedBase(_Optimized):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         state = vars(self)[STATE]
-        probe = self.embeddings.LayerNorm.weight  # type: ignore[attr-defined]
-        before = (probe.data_ptr(), probe.dtype, probe.device)
+        before = _places(self)
         with torch.no_grad():
-            after = fn(probe)
-        moves = before != (after.data_ptr(), after.dtype, after.device)
-        if moves:
-            state.give_back()
+            probe = min(self.parameters(), key=Tensor.numel)  # type: ignore[attr-defined]
+            if state.released and fn(probe).data_ptr() != probe.data_ptr():
+                state.give_back()
         result = super()._apply(fn, recurse)  # type: ignore[misc]
-        if moves:
+        if _places(self) != before:
             state.forget()
         return result
 
@@ -119,6 +117,10 @@ def _revive(original: type[nn.Module], state: type, options: tuple[Any, ...]) ->
     module = original.__new__(original)
     attach(module, state(*options))
     return module
+
+
+def _places(module: Any) -> list[tuple[int, torch.dtype, torch.device]]:
+    return [(parameter.data_ptr(), parameter.dtype, parameter.device) for parameter in module.parameters()]
 
 
 def _released(module: Any) -> dict[str, Tensor]:

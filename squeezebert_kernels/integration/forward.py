@@ -123,7 +123,9 @@ class BaseState:
                 binding = self._binding
                 if binding is None or not binding.holds():
                     binding = self._bind_anew(module)
-        binding.packed.refresh()
+        if binding.packed.refresh() and not binding.reading.keeps_dtypes():
+            with self._lock:
+                binding = self._bind_anew(module)
         return binding
 
     def refresh(self) -> None:
@@ -167,11 +169,12 @@ class BaseState:
         try:
             reading.read(module, called)
             binding = kind(reading, self._dtype, previous if type(previous) is kind else None)
-            if previous is None or not previous.reading.watch.holds():
+            if previous is None or not (previous.reading.watch.holds() and previous.reading.keeps_dtypes()):
                 self_test.check(module, called.forward, binding, self._dtype)
             else:  # other parameters in the same modules
                 binding.output_dtype = previous.output_dtype
         except Declined as declined:
+            reading.refuse()
             self._refused = (reading, str(declined))
             raise
         self._binding = binding

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -25,6 +25,10 @@ class Layer:
     heads: int
     eps: float
     token_major: bool
+
+    def on(self, twins: dict[int, nn.Module]) -> Layer:
+        """The layer with its modules' twins in their places."""
+        return replace(self, linears=[twins.get(id(linear), linear) for linear in self.linears])
 
     @property
     def whole(self) -> bool:

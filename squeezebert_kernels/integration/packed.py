@@ -83,17 +83,22 @@ class PackedLinears:
         """Packed for another instruction set than the one now in use (`_native.force_isa`): to be made anew."""
         return self._isa != active_isa()
 
-    def refresh(self, everything: bool = False) -> None:
-        """Packs the weights that have changed, or `everything`. Raises Declined for one of another dtype or device."""
+    def refresh(self, everything: bool = False) -> bool:
+        """Packs the weights that have changed, or `everything`; True where there were some.
+
+        Raises Declined for one of another dtype or device.
+        """
         if not everything:
             if self._checks_bytes:
                 self._check_bytes()
             if self._writes.holds():
-                return
+                return False
         with self._lock:
             now = self._writes.look()  # before the weights are read: what is written meanwhile is seen next time
-            self._pack(range(len(self._sources)) if everything else self._writes.changed(now))
+            every = set(range(len(self._sources))) if everything else set(self._writes.changed(now))
+            self._pack(sorted(every.difference(self._gone()) if everything else every))
             self._writes.accept(now)
+        return True
 
     def unpack(self, index: int) -> Tensor:
         """The weight of `linears[index]`, read exactly out of its packed form: what the layer makes of an identity."""

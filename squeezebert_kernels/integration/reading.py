@@ -18,6 +18,7 @@ from .padding import Declined
 from .watch import Places, Watch, Writes, reads_as_plain
 
 _requires_grad = attrgetter("requires_grad")
+_dtype = attrgetter("dtype")
 
 # What transformers calls its own implementations of attention, which compute the same; other names are users' own.
 _ATTENTIONS = (None, "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -47,15 +48,22 @@ class Reading:
         finally:
             self._ids = Writes(self._default_ids)
             self.watch.seal(called)
-            self._storages = list(map(Tensor.data_ptr, self.parameters))
+            self._dtypes = list(map(_dtype, self.parameters))
         return self
 
     def holds(self) -> bool:
         return self.watch.holds() and self.values.holds() and self._ids.holds()
 
+    def refuse(self) -> None:
+        """The model is declined as it is now."""
+        self._weights = Writes(self.parameters)
+
     def refused_still(self) -> bool:
-        """Nothing has changed of a model that was declined."""
-        return self.holds() and self._storages == list(map(Tensor.data_ptr, self.parameters))
+        """Nothing has changed of a model that was declined, its weights included."""
+        return self.holds() and self._weights.holds()
+
+    def keeps_dtypes(self) -> bool:
+        return self._dtypes == list(map(_dtype, self.parameters))
 
     def requires_grad(self) -> bool:
         foreign = (parameter for module in self._foreign_modules for parameter in module.parameters())
@@ -129,9 +137,10 @@ class Reading:
         value = self.values.at(module._parameters, name)
         if value is None:
             raise Declined(f"{where}.{name} is missing")
+        if reads_as_plain(value, value.device):
+            self.parameters.append(value)
         if not reads_as_plain(value, self._device) or value.dtype not in FLOATS:
             raise Declined(f"{where}.{name}: {value.dtype} on {value.device}")
-        self.parameters.append(value)
         return value
 
     def _read_embeddings(self, embeddings: Any) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ def check(module: nn.Module, original: Callable[..., Any], binding: Any, dtype: 
     request = _request(binding.reading.embedding)
     device = request["input_ids"].device
     twins: dict[int, nn.Module] = {}
+    path = "the original path"
     plain = {"output_attentions": False, "output_hidden_states": False}
     with ExitStack() as stack:
         for context in (
@@ -37,18 +38,17 @@ def check(module: nn.Module, original: Callable[..., Any], binding: Any, dtype: 
             torch.no_grad(),
         ):
             stack.enter_context(context)
+        twin = _twin(module, twins)
         try:
-            hidden, pooled = hidden_and_pooled(original(_twin(module, twins), **request, **plain))
+            hidden, pooled = hidden_and_pooled(original(twin, **request, **plain))
+            binding.output_dtype, path = hidden.dtype, "the kernels"
+            with binding.on(twins):
+                ours, ours_pooled = binding.compute(twin, request, False, False)
         except Exception as error:
-            raise Declined(f"self-test: the original path raised {type(error).__name__}: {error}") from error
+            raise Declined(f"self-test: {path} raised {type(error).__name__}: {error}") from error
         finally:
-            for twin in twins.values():
-                vars(twin).clear()  # each holds itself
-        binding.output_dtype = hidden.dtype
-        try:
-            ours, ours_pooled = binding.compute(module, request, False, False)
-        except Exception as error:
-            raise Declined(f"self-test: the kernels raised {type(error).__name__}: {error}") from error
+            for each in twins.values():
+                vars(each).clear()  # each holds itself
     real = request["attention_mask"].bool()
     errors = [_error(ours[real], hidden[real])]
     if binding.has_pooler:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..integration.binding import Binding
 from ..integration.layers import WholeLayers, runs
@@ -43,9 +45,9 @@ class Weights:
     def stale(self) -> bool:
         return self._addresses != [p.data_ptr() for p in self._parameters]
 
-    def refresh(self, everything: bool = False) -> None:
+    def refresh(self, everything: bool = False) -> bool:
         if not everything and self._versions() == self._seen:
-            return
+            return False
         if _is_capturing(self._parameters[0].device):
             raise Declined(
                 "weights that changed before a capture"
@@ -57,6 +59,7 @@ class Weights:
                 if (everything or before != now) and copy.data_ptr() != parameter.data_ptr():
                     copy.copy_(parameter)
             self._seen = seen
+        return True
 
     def _versions(self) -> list[int]:
         return [0 if p.is_inference() else p._version for p in self._parameters]
@@ -91,6 +94,10 @@ class CudaBinding(Binding):
         )
         self.graphs = Graphs(self.model, turns)
         weakref.finalize(self, turns.wait)  # before its memory goes back to the allocator
+
+    @contextmanager
+    def on(self, twins: dict[int, nn.Module]) -> Iterator[None]:
+        yield  # no module of another kind is called
 
     @staticmethod
     def check_time(device: torch.device) -> None:
