@@ -13,5 +13,6 @@ $(AVX512_ROOT)/.unpacked: cmake/avx512.mk cmake/debian_root.sh
 	  syslinux-common linux-image-cloud-amd64
 
 avx512-test: $(BUILT) $(AVX512_ROOT)/.unpacked  ## the C and C++ tests on an emulated CPU with AVX-512; slow
-	cmake/bochs.sh $(AVX512_ROOT) build/avx512/run $$($(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) -N -V \
-	  -R '$(AVX512_TESTS)' -E '$(AVX512_LEFT_OUT)' | sed -n 's|.*Test command: \(/.*/bin/test_[^ ]*\)$$|\1|p')
+	cmake/bochs.sh $(AVX512_ROOT) build/avx512/run $(SQUEEZEBERT_BUILD_DIR)/lib/libsqueezebert_plugin.so \
+	  $$($(BIN)/ctest --test-dir $(SQUEEZEBERT_BUILD_DIR) -N -V -R '$(AVX512_TESTS)' -E '$(AVX512_LEFT_OUT)' | \
+	     sed -n 's|.*Test command: \(/.*/bin/test_[^ ]*\)$$|\1|p')

@@ -1,12 +1,14 @@
 #!/bin/sh
-# bochs.sh ROOT FOLDER PROGRAM...: runs the programs, one after the other, under Linux on a Sapphire Rapids that Bochs
-# emulates. Fails if one of them fails; 77 says that it skipped itself, as for ctest. ROOT is what debian_root.sh unpacked
-# for avx512.mk; FOLDER gets the disk image and the logs. Needs no root and no network.
+# bochs.sh ROOT FOLDER FILE...: runs programs, one after the other, under Linux on a Sapphire Rapids that Bochs emulates.
+# Fails if one of them fails; 77 says that it skipped itself, as for ctest. A FILE that ends in .so is not run, but there
+# for those that load it. ROOT is what debian_root.sh unpacked for avx512.mk; FOLDER gets the disk image and the logs.
+# Needs no root and no network.
 set -eu
 root=$(realpath "$1") folder=$(realpath -m "$2")
 shift 2
-[ $# != 0 ] || { echo "bochs.sh: expected programs to run, got none" >&2 && exit 1; }
-programs=$(realpath "$@" | tr '\n' ' ')
+files=$(realpath "$@")
+programs=$(echo "$files" | grep -v '\.so$' | tr '\n' ' ')
+[ -n "$programs" ] || { echo "bochs.sh: expected programs to run, got none" >&2 && exit 1; }
 libraries=$root/usr/lib/x86_64-linux-gnu
 rooted() { # ROOT's program of that name, on ROOT's C library
   program=$1
@@ -19,10 +21,10 @@ mkdir -p "$folder/disk"
 for name in bin dev proc sys tmp; do mkdir -p "$folder/memory/$name"; done
 cd "$folder"
 
-# The file system in memory: busybox, the programs and all that they link, at the paths that they have here.
+# The file system in memory: busybox, the files and all that they link, at the paths that they have here.
 cp "$root/usr/bin/busybox" memory/bin
 # shellcheck disable=SC2086 # a list
-ldd $programs | grep -o '/[^ :]*' | sort -u | while read -r file; do
+ldd $files | grep -o '/[^ :]*' | sort -u | while read -r file; do
   mkdir -p "memory$(dirname "$file")"
   cp -L "$file" "memory$file"
 done
