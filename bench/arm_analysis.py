@@ -62,8 +62,9 @@ def title(loop: Loop, product: str) -> str:
 
 
 def hot_loops(code: Code, unit: str) -> list[tuple[str, Loop]]:
-    """(title, loop) of a product or of the row kernels: the sums at each height of the tile, and one of each other loop,
-    its longest copy.
+    """(title, loop) of a product or of the row kernels.
+
+    The sums at each height of the tile, and of each other loop its longest copy.
 
     Raises RuntimeError where a name is left of which no loop is straight code.
     """
