@@ -182,5 +182,6 @@ int main() {
   test_signals(work);
   test_shrinking(work);
   test_no_threads(work);
+  OK(squeezebert_pool_shutdown());  // joins the last, too: the thread sanitizer counts
   return check_result();
 }
