@@ -39,7 +39,7 @@ def describe() -> dict[str, str]:
         "ISAs found": ", ".join(_native.isas()),
         "ISA chosen": _native.active_isa(),
         "products found": ", ".join(_native.products()),
-        "products chosen": ", ".join(_native.active_product(format) for format in ("float32", "float16")),
+        "products chosen": ", ".join(map(_native.active_product, _native.formats())),
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "Python": platform.python_version(),

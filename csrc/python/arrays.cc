@@ -14,7 +14,6 @@ namespace {
 constexpr auto kFloatBytes = static_cast<py::ssize_t>(sizeof(float));
 
 bool IsFloat32(const py::array& array) { return array.dtype().equal(py::dtype::of<float>()); }
-bool IsFloat16(const py::array& array) { return array.dtype().equal(py::dtype("float16")); }
 
 void CheckFloat32(const std::string& name, const py::array& array) {
   if (!IsFloat32(array)) Fail(name, ": expected a float32 array, got ", Describe(array));
@@ -216,11 +215,17 @@ LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, c
   return norm;
 }
 
-PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
-    : format_(IsFloat16(weight) ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32) {
-  if (!IsFloat32(weight) && !IsFloat16(weight)) {
-    Fail("weight: expected a float32 or float16 array, got ", Describe(weight));
+squeezebert_format FormatNamed(const std::string& argument, const std::string& name) {
+  std::string names;
+  for (int i = 0; const char* known = squeezebert_format_name(static_cast<squeezebert_format>(i)); ++i) {
+    if (name == known) return static_cast<squeezebert_format>(i);
+    names += (i > 0 ? " or " : "") + std::string(known);
   }
+  Fail(argument, ": expected ", names, ", got ", name);
+}
+
+PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
+    : format_(FormatNamed("weight", py::str(weight.dtype()))) {
   if (weight.ndim() != 2 && weight.ndim() != 3) {
     Fail(
         "weight: expected [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size], "

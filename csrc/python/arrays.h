@@ -107,6 +107,9 @@ struct LayerNorm {
 LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, const std::string& bias_name,
                       const py::array& bias, int64_t channels, float epsilon);
 
+/// The format of that name, which is a NumPy dtype's.
+squeezebert_format FormatNamed(const std::string& argument, const std::string& name);
+
 /// A weight in the form that the product in use reads; Python's squeezebert_kernels._native.PackedWeight.
 class PackedWeight {
  public:

@@ -31,18 +31,17 @@ std::vector<std::string> Products() {
   return names;
 }
 
-squeezebert_format FormatNamed(const std::string& name) {
-  std::string names;
-  for (int i = 0; const char* known = squeezebert_format_name(static_cast<squeezebert_format>(i)); ++i) {
-    if (name == known) return static_cast<squeezebert_format>(i);
-    names += (i > 0 ? " or \"" : "\"") + std::string(known) + "\"";
+std::vector<std::string> Formats() {
+  std::vector<std::string> names;
+  for (int i = 0; const char* name = squeezebert_format_name(static_cast<squeezebert_format>(i)); ++i) {
+    names.emplace_back(name);
   }
-  Fail("format: expected ", names, ", got \"", name, "\"");
+  return names;
 }
 
 std::string ActiveProduct(const std::string& format) {
   const char* name = nullptr;
-  CheckStatus(squeezebert_active_product(FormatNamed(format), &name));
+  CheckStatus(squeezebert_active_product(FormatNamed("format", format), &name));
   return name;
 }
 
@@ -67,6 +66,7 @@ void BindMachine(py::module_& module) {
   module.def("active_isa", &ActiveIsa, R"(The instruction set in use.
 
 Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)");
+  module.def("formats", &Formats, "The number formats that weights are packed as.");
   module.def("products", &Products, R"(The products, FORMAT_ISA, that this CPU can run, best first within a format.)");
   module.def("active_product", &ActiveProduct, py::arg("format") = "float32",
              R"(The product in use for weights of a format, "float32" or "float16".

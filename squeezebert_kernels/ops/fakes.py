@@ -15,8 +15,6 @@ from torch import Tensor
 
 from ..triton.packed_format import packed_shape
 
-_FORMATS = {torch.float32: 0, torch.float16: 1}  # squeezebert_format of csrc/include/squeezebert.h
-
 
 class _ConvShape(ctypes.Structure):
     """squeezebert_conv_shape of csrc/include/squeezebert.h."""
@@ -26,7 +24,12 @@ class _ConvShape(ctypes.Structure):
 
 def register(library: torch.library.Library, core: Path) -> None:
     """Registers the fakes of all operators. `core`: path of libsqueezebert.so, which knows packed weights' sizes."""
-    packed_size = ctypes.CDLL(str(core)).squeezebert_packed_size
+    library_of_core = ctypes.CDLL(str(core))
+    packed_size, format_name = library_of_core.squeezebert_packed_size, library_of_core.squeezebert_format_name
+    format_name.restype = ctypes.c_char_p
+    formats: dict[torch.dtype, int] = {}
+    while name := format_name(len(formats)):
+        formats[getattr(torch, name.decode())] = len(formats)
 
     def pack(weight: Tensor, groups: int) -> Tensor:
         if weight.device.type == "cuda":
@@ -36,7 +39,7 @@ def register(library: torch.library.Library, core: Path) -> None:
         kernel_size = int(weight.shape[2]) if weight.dim() == 3 else 1
         shape = _ConvShape(out_channels, in_channels, groups, kernel_size)
         size = ctypes.c_size_t()
-        format = _FORMATS.get(weight.dtype, 0)
+        format = formats.get(weight.dtype, 0)
         status = packed_size(ctypes.byref(shape), format, ctypes.byref(size))
         if status != 0:
             raise ValueError(f"squeezebert: groups: expected a divisor of {out_channels} output channels, got {groups}")

@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "simd/vector.h"
+#include "unit/main/unit_tests.h"
 
 namespace {
 
@@ -65,8 +66,7 @@ void test_store() {
 
 }  // namespace
 
-int main() {
-  if (!check_isa_usable(SQUEEZEBERT_UNIT_NAME)) return CHECK_SKIPPED;
+int unit_tests(int, char**) {
   test_load();
   test_store();
   return check_result();

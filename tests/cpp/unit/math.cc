@@ -7,6 +7,7 @@
 #include "check.h"
 #include "math/exp.h"
 #include "math/gelu.h"
+#include "unit/main/unit_tests.h"
 
 namespace {
 
@@ -118,8 +119,7 @@ void test_gelu(uint64_t stride) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
-  if (!check_isa_usable(SQUEEZEBERT_UNIT_NAME)) return CHECK_SKIPPED;
+int unit_tests(int argc, char** argv) {
   const uint64_t stride = argc > 1 ? strtoull(argv[1], nullptr, 10) : 1009;
   test_exp(stride);
   test_gelu(stride);

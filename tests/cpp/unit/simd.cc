@@ -3,6 +3,7 @@
 
 #include "check.h"
 #include "simd/row.h"
+#include "unit/main/unit_tests.h"
 
 namespace {
 
@@ -169,8 +170,7 @@ void test_fused_everywhere() {
 
 }  // namespace
 
-int main() {
-  if (!check_isa_usable(SQUEEZEBERT_UNIT_NAME)) return CHECK_SKIPPED;
+int unit_tests(int, char**) {
   test_arithmetic();
   test_fused();
   test_nan();
