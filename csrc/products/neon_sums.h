@@ -3,8 +3,12 @@
 // Not intrinsics, because with them GCC 12 copies accumulators from register to register inside the loop (8 moves for
 // 64 FMLAs at 8 x 8), on the very pipes that multiply. The statements are volatile, so they run in the order written
 // here; which registers they use is the compiler's choice. `make arm-analysis` holds the result against the FMA pipes
-// of several cores.
+// of several cores. SQUEEZEBERT_NEON_ORDER says which of the two orders a product takes.
 #pragma once
+
+#if !defined(SQUEEZEBERT_NEON_ORDER)  // an editor that opens this header by itself
+#define SQUEEZEBERT_NEON_ORDER OutOfOrder
+#endif
 
 #include <stdint.h>
 
@@ -25,8 +29,12 @@ struct Tile {
 constexpr int kStep = 4;
 
 // Rows are multiplied where they lie.
+using Left = float;
 constexpr auto kLeftStride = nullptr;
 constexpr auto kPackLeft = nullptr;
+
+using Multiplied = Vec;  // what `peak` multiplies
+inline void store_one(float* p, float x) { *p = x; }
 
 template <int kLane>
 inline __attribute__((always_inline)) Vec fmla_lane(Vec sum, Vec weight, Vec row) {
@@ -207,15 +215,15 @@ struct InOrder {
   }
 };
 
-template <class Order, int kRows, class Element>
-inline __attribute__((always_inline)) void add_products_in(Vec (&sums)[kRows][Tile::kVectors], const float* x,
-                                                           ptrdiff_t stride, const Element* panel, int64_t depth,
-                                                           const char* ahead, ptrdiff_t ahead_step) {
+template <int kRows, class Element>
+inline __attribute__((always_inline)) void add_products(Vec (&sums)[kRows][Tile::kVectors], const float* x,
+                                                        ptrdiff_t stride, const Element* panel, int64_t depth,
+                                                        const char* ahead, ptrdiff_t ahead_step) {
   asm volatile("" ::: "memory");  // the compiler does not see what the loop reads: let it be written by here
   const float* rows[kRows];
 #pragma GCC unroll 8
   for (int i = 0; i < kRows; ++i) rows[i] = x + i * stride;
-  Order::run(sums, rows, panel, depth / kStep, ahead, ahead_step);
+  SQUEEZEBERT_NEON_ORDER::run(sums, rows, panel, depth / kStep, ahead, ahead_step);
   asm volatile("" ::: "memory");
   for (int64_t k = depth / kStep * kStep; k < depth; ++k) {
     for (int i = 0; i < kRows; ++i) {
