@@ -61,7 +61,7 @@ Size left_floats(int64_t rows, std::initializer_list<const Linear*> layers) {
 }  // namespace
 
 Size conv_floats(const Workers& workers, int64_t tokens, std::initializer_list<const Linear*> layers) {
-  return workers.count * left_floats(split_rows(tokens).most(), layers);
+  return workers.count * left_floats(std::min(tokens, row_block()), layers);
 }
 
 void run_conv(const Workers& workers, int64_t tokens, std::initializer_list<ConvStep> steps, float* memory) {

@@ -21,21 +21,21 @@ struct FfnPlan {
 FfnPlan plan_ffn(const Workers& workers, int64_t tokens, const Ffn& ffn) {
   const squeezebert_conv_shape& shape = ffn.intermediate->weight.shape;
   FfnPlan plan;
+  int64_t block = 0;  // the most rows of a task
   // With the same number of groups, block g of the first layer feeds block g of the second and no other.
   if (shape.groups == ffn.output->weight.shape.groups) {
     plan.stride = padded_stride(shape.out_channels / shape.groups);
-    int64_t block = std::clamp<int64_t>(block_most() / plan.stride, 1, row_block());
+    block = std::clamp<int64_t>(block_most() / plan.stride, 1, row_block());
     const auto split = [&] { return Split{tokens, (tokens + block - 1) / block}; };
     // Blocks of fewer than 32 rows would stream the weights for too little work each.
     while (!enough_tasks(workers, split().parts * shape.groups) && block >= 64) block /= 2;
     plan.rows = split();
+    block = std::min(block, tokens);
     plan.fused = workers.count == 1 || plan.rows.parts * shape.groups >= workers.count;
   }
   if (!plan.fused) plan.stride = padded_stride(shape.out_channels);
-  plan.hidden = Size(plan.fused ? plan.rows.most() : tokens) * plan.stride;
-  if (plan.fused) {
-    plan.left = std::max(left_floats(*ffn.intermediate, plan.rows.most()), left_floats(*ffn.output, plan.rows.most()));
-  }
+  plan.hidden = Size(plan.fused ? block : tokens) * plan.stride;
+  if (plan.fused) plan.left = std::max(left_floats(*ffn.intermediate, block), left_floats(*ffn.output, block));
   return plan;
 }
 

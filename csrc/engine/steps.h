@@ -5,6 +5,9 @@
 //
 // A step takes its working memory from its caller: step_floats(...) says how many floats, 64-byte aligned. It is run
 // only with that much, so the sizes of the parts of a plan that was satisfied are not too large either.
+// conv_floats(), and every size for one worker, serve fewer rows than they were asked for, too: parts of a call that
+// are not all of one size share a plan. (So these count the rows that a block may have, not those of the largest of
+// even blocks: 43 rows in blocks of up to 42 are two of at most 22, but 42 rows are one.)
 #pragma once
 
 #include <algorithm>
