@@ -116,14 +116,14 @@ void run_conv1d(const Workers& workers, int64_t sequences, const int32_t* cu_seq
     ConvStep step{.layer = &layer, .x = x.from(begin), .y = y.from(begin)};
     conv_panels(step, length, first_panel, last_panel, mine, taps / 2);
     step.accumulate = true;
-    for (int64_t tap = 0; tap < taps; ++tap) {
-      const int64_t shift = tap - taps / 2;
+    const int64_t reach = std::min(taps / 2, length - 1);
+    for (int64_t shift = -reach; shift <= reach; ++shift) {
+      if (shift == 0) continue;
       const int64_t first = std::max<int64_t>(0, -shift);
       const int64_t last = std::min(length, length - shift);
-      if (shift == 0 || first >= last) continue;
       step.x = x.from(begin + first + shift);
       step.y = y.from(begin + first);
-      conv_panels(step, last - first, first_panel, last_panel, mine, tap);
+      conv_panels(step, last - first, first_panel, last_panel, mine, taps / 2 + shift);
     }
   });
 }

@@ -1,7 +1,8 @@
 // grouped_conv1d against plain loops in float64: kernel sizes shorter and longer than the sequences, empty sequences,
 // and the same bits for a sequence alone as in a batch; every length; denormals and NaN.
-#include "exact.h"
+#include <numeric>
 
+#include "exact.h"
 namespace {
 
 using namespace tests;
@@ -109,6 +110,21 @@ void test_edges() {
   });
 }
 
+// Taps that reach no row of a sequence cost nothing: for each of these sequences even passing them over, one by one,
+// would take hours.
+void test_kernel_wider_than_every_sequence() {
+  constexpr int32_t kSequences = 1 << 19;
+  Conv conv(1, 1, 1, 8, (1 << 19) + 1);
+  conv.pack();
+  conv.bias[0] = 0.0f;
+  Offsets offsets(kSequences + 1);
+  std::iota(offsets.begin(), offsets.end(), 0);
+  Floats expected = random(kSequences, 9);
+  const Floats output = run(Context(), conv, offsets, expected);
+  for (float& x : expected) x *= conv.weight[1 << 18];
+  CHECK(same_bits(output, expected));
+}
+
 }  // namespace
 
 int main() {
@@ -117,5 +133,6 @@ int main() {
   test_denormals();
   test_not_finite();
   test_edges();
+  test_kernel_wider_than_every_sequence();
   return check_result();
 }
