@@ -50,6 +50,7 @@ squeezebert_status squeezebert_measure_peak(squeezebert_format format, double se
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "seconds: expected more than 0 and at most 60, got %g", seconds);
   }
   const Product& product = *product_for(format);
+  const DefaultFloatEnvironment environment;
   using Clock = std::chrono::steady_clock;
   const auto elapsed = [](Clock::time_point from) {
     return std::chrono::duration<double>(Clock::now() - from).count();

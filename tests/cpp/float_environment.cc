@@ -116,10 +116,23 @@ void test_every_environment() {
   });
 }
 
+// Its sums are not exact, which must stop nobody.
+void test_peak() {
+  const uint64_t before = environment();
+  set_environment(with(kTrap));
+  double gflops = 0.0;
+  const squeezebert_status status = squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, 0.001, &gflops);
+  const uint64_t after = environment();
+  set_environment(before);
+  OK(status);
+  CHECK(after == with(kTrap));
+}
+
 }  // namespace
 
 int main() {
   test_pool_started_in(with(kFlush | kUpward));
   test_every_environment();
+  test_peak();
   return check_result();
 }
