@@ -62,7 +62,7 @@ inline Vec low(Multiplied x) { return {vcvt_f32_f16(vget_low_f16(x.v))}; }
 inline Vec high(Multiplied x) { return {vcvt_high_f32_f16(x.v)}; }
 inline float reduce_add(Multiplied x) { return reduce_add(low(x) + high(x)); }
 
-// An asm statement for the reason given in neon_steps.h. The row is in registers 0 to 15: only those have float16 lanes
+// An asm statement for the reason given in neon_sums.h. The row is in registers 0 to 15: only those have float16 lanes
 // that an FMLA takes.
 template <int kLane>
 inline __attribute__((always_inline)) Multiplied fmla_lane(Multiplied sum, Multiplied weight, Multiplied row) {
