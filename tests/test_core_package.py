@@ -131,6 +131,8 @@ def test_a_project_that_builds_the_library_stays_its_own(tmp_path: Path) -> None
     own = {"bin/main", "plugins/libplugin.so"}
     assert embed("add_subdirectory") == own
     symbols = run("nm", "-D", "--defined-only", "--format=posix", tmp_path / "prefix/plugins/libplugin.so")
-    assert [line.split()[0] for line in symbols.splitlines()] == ["plugin_entry"]
+    exported = {name: kind for name, kind, *_ in map(str.split, symbols.splitlines())}
+    # Without optimization the standard library's inline variables come along: weak, and everybody's.
+    assert [name for name, kind in exported.items() if kind not in "WVu" or "squeezebert" in name] == ["plugin_entry"]
     assert embed("FetchContent", BUILD_SHARED_LIBS="ON") == own
     assert "lib/pkgconfig/squeezebert.pc" in embed("FetchContent", SQUEEZEBERT_INSTALL="ON") - own

@@ -117,7 +117,11 @@ def test_every_public_name_exists() -> None:
 )
 def test_an_unbuilt_tree_says_how_to_build(tmp_path: Path, module: str, library: str) -> None:
     shutil.copytree(PACKAGE, tmp_path / PACKAGE.name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-    code = f"try: import squeezebert_kernels.{module}\nexcept ImportError as error: print(error)"
+    # An editable installation's finder knows a built tree, and would look for the module there.
+    code = (
+        "import sys\nsys.meta_path = [f for f in sys.meta_path if '__editable__' not in getattr(f, '__module__', '')]\n"
+        f"try: import squeezebert_kernels.{module}\nexcept ImportError as error: print(error)"
+    )
     message = python(code, path=tmp_path, cwd=tmp_path)
     assert f"{library} is missing" in message
     assert "pip install --no-build-isolation -e ." in message
