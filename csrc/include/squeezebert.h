@@ -53,7 +53,7 @@ typedef enum squeezebert_status {
   SQUEEZEBERT_OK = 0,
   SQUEEZEBERT_INVALID_ARGUMENT = 1, /* a pointer, size, stride or offset that cannot be right */
   SQUEEZEBERT_UNSUPPORTED_ISA = 2,  /* the CPU lacks the ISA or product asked for, or the name is unknown */
-  SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight, or one of another ISA, version or shape */
+  SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight, or one of another product, version or shape */
   SQUEEZEBERT_OUT_OF_MEMORY = 4,
   SQUEEZEBERT_HOST_ERROR = 5 /* the host's parallel_for did not call the body once for every worker */
 } squeezebert_status;
@@ -94,7 +94,7 @@ SQUEEZEBERT_API const char* squeezebert_isa_name(int index);
 SQUEEZEBERT_API squeezebert_status squeezebert_active_isa(const char** name);
 
 /* Uses the named ISA from now on, in all threads; NULL forgets it: the variable's or the best one again. Weights packed
- * for another ISA must be packed again. Not to be called while another call is running. */
+ * for products that are then not in use must be packed again. Not to be called while another call is running. */
 SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 
 /* A product is the code that multiplies by right sides of one format: "float32_avx512", "float16_neon_fp16". Those that
@@ -102,7 +102,9 @@ SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 SQUEEZEBERT_API const char* squeezebert_product_name(int index);
 
 /* The product in use for a format: the one last forced, else the one that the environment variable
- * SQUEEZEBERT_FORCE_PRODUCT named (several have commas between them), else the best one of the ISA in use. */
+ * SQUEEZEBERT_FORCE_PRODUCT named when a product was first wanted (several have commas between them), else the best one
+ * of the ISA in use. Fails (with *name = NULL) when the variable names one that cannot be used; so does every other
+ * call that needs a product then, until one is forced for its format. */
 SQUEEZEBERT_API squeezebert_status squeezebert_active_product(squeezebert_format format, const char** name);
 
 /* Uses the named product for its format from now on, in all threads, whatever the ISA in use (which then computes what

@@ -73,7 +73,7 @@ constexpr const char* kFormatNames[] = {
 
 std::atomic<const RowKernels*> g_isa{nullptr};
 std::atomic<const Product*> g_forced[kFormats];
-std::atomic<bool> g_environment_read{false};  // SQUEEZEBERT_FORCE_PRODUCT
+std::atomic<bool> g_environment_read{false};  // SQUEEZEBERT_FORCE_PRODUCT; what it names is then in g_forced
 
 const RowKernels* isa_at(int index) {
   for (const Isa& isa : kIsas) {
@@ -120,16 +120,22 @@ squeezebert_status unusable(const char* asked_by, const char* what, const char* 
               names, static_cast<int>(name.size()), name.data());
 }
 
-// Names of products, with commas between them.
+// Names of products, with commas between them: all of them, or none where one cannot be used. A format whose product
+// was forced already keeps that.
 squeezebert_status force_products_of_environment() {
   const char* variable = std::getenv("SQUEEZEBERT_FORCE_PRODUCT");
   std::string_view names = variable ? variable : "";
+  const Product* named[kFormats] = {};
   while (!names.empty()) {
     const std::string_view name = names.substr(0, names.find(','));
     const Product* product = find_product(name);
     if (!product) return unusable("SQUEEZEBERT_FORCE_PRODUCT", "a product", usable_product, name);
-    g_forced[product->format].store(product, std::memory_order_relaxed);
+    named[product->format] = product;
     names.remove_prefix(name.size() < names.size() ? name.size() + 1 : name.size());
+  }
+  for (int format = 0; format < kFormats; ++format) {
+    const Product* none = nullptr;
+    if (named[format]) g_forced[format].compare_exchange_strong(none, named[format], std::memory_order_relaxed);
   }
   g_environment_read.store(true, std::memory_order_release);
   return SQUEEZEBERT_OK;
@@ -165,10 +171,10 @@ const RowKernels* row_kernels() {
 }
 
 const Product* product_for(squeezebert_format format) {
-  if (!g_environment_read.load(std::memory_order_acquire) && force_products_of_environment() != SQUEEZEBERT_OK) {
-    return nullptr;
-  }
   if (const Product* forced = g_forced[format].load(std::memory_order_relaxed)) return forced;
+  if (!g_environment_read.load(std::memory_order_acquire)) {
+    return force_products_of_environment() == SQUEEZEBERT_OK ? product_for(format) : nullptr;
+  }
   const RowKernels* isa = row_kernels();
   if (!isa) return nullptr;
   for (const Candidate& candidate : kCandidates) {
@@ -191,12 +197,12 @@ squeezebert_status force_isa(const char* name) {
 squeezebert_status force_product(const char* name) {
   if (!name) {
     for (auto& forced : g_forced) forced.store(nullptr, std::memory_order_relaxed);
+    g_environment_read.store(false, std::memory_order_relaxed);
     return force_products_of_environment();
   }
   const Product* product = find_product(name);
   if (!product) return unusable("product", "a product", usable_product, name);
   g_forced[product->format].store(product, std::memory_order_relaxed);
-  g_environment_read.store(true, std::memory_order_release);
   return SQUEEZEBERT_OK;
 }
 
