@@ -73,7 +73,12 @@ SQUEEZEBERT_API const char* squeezebert_version(void);
  * float16 arithmetic (Armv8.2 asimdhp) so are the values they are multiplied with; 64 products at a time are added up
  * in float16, at twice float32's rate, and those sums in float32. On all others products and sums are float32. Values
  * beyond 65504 become infinite. */
-typedef enum squeezebert_format { SQUEEZEBERT_FLOAT32 = 0, SQUEEZEBERT_FLOAT16 = 1 } squeezebert_format;
+typedef enum squeezebert_format
+#if defined(__cplusplus)
+    : int /* so that C++ may read, and refuse, a number that is no format */
+#endif
+{ SQUEEZEBERT_FLOAT32 = 0,
+  SQUEEZEBERT_FLOAT16 = 1 } squeezebert_format;
 
 /* "float32", "float16"; NULL for a number that is no format. */
 SQUEEZEBERT_API const char* squeezebert_format_name(squeezebert_format format);
