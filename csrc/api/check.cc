@@ -35,6 +35,24 @@ squeezebert_status check_matrices(std::initializer_list<Matrix> inputs, const Ma
   return SQUEEZEBERT_OK;
 }
 
+Matrix flat(const char* name, const void* memory, int64_t bytes) {
+  const int64_t floats = bytes / static_cast<int64_t>(sizeof(float));
+  return {name, static_cast<const float*>(memory), memory && floats > 0, floats, floats};
+}
+
+squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_linear& layer,
+                               const Linear& linear) {
+  const int64_t header = linear.weight.panels - static_cast<const char*>(layer.packed);
+  const int64_t bias = linear.weight.shape.out_channels * static_cast<int64_t>(sizeof(float));
+  return check_matrices({flat(name, layer.packed, header + linear.weight.bytes()), flat(name, layer.bias, bias)},
+                        output);
+}
+
+squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_layer_norm& norm) {
+  const int64_t bytes = output.channels * static_cast<int64_t>(sizeof(float));
+  return check_matrices({flat(name, norm.weight, bytes), flat(name, norm.bias, bytes)}, output);
+}
+
 squeezebert_status check_format(const char* name, squeezebert_format format) {
   if (format_name(format)) return product_for(format) ? SQUEEZEBERT_OK : SQUEEZEBERT_UNSUPPORTED_ISA;
   return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected a squeezebert_format, 0 to %d, got %d", name, kFormats - 1,

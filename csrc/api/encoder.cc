@@ -37,6 +37,17 @@ squeezebert_status read_layer(const squeezebert_layer& from, size_t size, int64_
   return SQUEEZEBERT_OK;
 }
 
+squeezebert_status check_apart(const Matrix& output, const squeezebert_layer& from, const Layer& layer) {
+  SQUEEZEBERT_TRY(check_apart(output, "query", from.query, layer.query));
+  SQUEEZEBERT_TRY(check_apart(output, "key", from.key, layer.key));
+  SQUEEZEBERT_TRY(check_apart(output, "value", from.value, layer.value));
+  SQUEEZEBERT_TRY(check_apart(output, "post_attention", from.post_attention, layer.post_attention));
+  SQUEEZEBERT_TRY(check_apart(output, "post_attention_layer_norm", from.post_attention_layer_norm));
+  SQUEEZEBERT_TRY(check_apart(output, "intermediate", from.intermediate, layer.intermediate));
+  SQUEEZEBERT_TRY(check_apart(output, "output", from.output, layer.output));
+  return check_apart(output, "output_layer_norm", from.output_layer_norm);
+}
+
 }  // namespace
 
 extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, const squeezebert_encoder_shape* shape,
@@ -62,10 +73,12 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
   Linear first;
   SQUEEZEBERT_TRY(read_linear("layer 0: query", &layers->query, 0, 0, &first));
   const int64_t channels = first.weight.shape.in_channels;
+  const auto layer_at = [&](int64_t l) -> const squeezebert_layer& {
+    return *reinterpret_cast<const squeezebert_layer*>(reinterpret_cast<const char*>(layers) +
+                                                       static_cast<size_t>(l) * size);
+  };
   for (int64_t l = 0; l < layer_count; ++l) {
-    const auto* layer = reinterpret_cast<const squeezebert_layer*>(reinterpret_cast<const char*>(layers) +
-                                                                   static_cast<size_t>(l) * size);
-    const squeezebert_status status = read_layer(*layer, size, channels, new (&decoded[l]) Layer);
+    const squeezebert_status status = read_layer(layer_at(l), size, channels, new (&decoded[l]) Layer);
     if (status != SQUEEZEBERT_OK) {
       char text[512];
       std::snprintf(text, sizeof text, "%s", last_error());
@@ -91,6 +104,7 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
   const Matrix out = {"output", output, output_rows, channels, output_stride};
   const bool in_place = output == input && output_stride == input_stride && !shape->first_token_only;
   SQUEEZEBERT_TRY(in_place ? check_matrix(in) : check_matrices({in}, out));
+  for (int64_t l = 0; l < layer_count; ++l) SQUEEZEBERT_TRY(check_apart(out, layer_at(l), decoded[l]));
   Encoder e;
   e.shape = *shape;
   e.layer_count = layer_count;

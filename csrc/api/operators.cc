@@ -34,8 +34,10 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
   const Matrix in = {"input", input, tokens, shape.in_channels, input_stride};
   const Matrix out = {"output", output, tokens, shape.out_channels, output_stride};
   SQUEEZEBERT_TRY(check_matrices({in}, out));
+  SQUEEZEBERT_TRY(check_apart(out, "layer", *layer, linear));
   Rows residual;
   if (after) {
+    SQUEEZEBERT_TRY(check_apart(out, "layer_norm", *after->norm));
     SQUEEZEBERT_TRY(
         check_matrices({{"residual", after->residual, tokens, shape.out_channels, after->residual_stride}}, out));
     residual = {after->residual, after->residual_stride};
@@ -47,12 +49,6 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
   run_conv(context->workers, tokens, {step}, memory);
   if (after) run_layer_norm(context->workers, tokens, shape.out_channels, {output, output_stride}, *after->norm);
   return call.ended();
-}
-
-// Ids as what they share memory with sees them.
-Matrix id_floats(const char* name, const int64_t* ids, int64_t tokens) {
-  const int64_t floats = tokens * static_cast<int64_t>(sizeof(int64_t) / sizeof(float));
-  return {name, reinterpret_cast<const float*>(ids), ids && tokens > 0, floats, floats};
 }
 
 squeezebert_status check_ids(const char* name, const int64_t* ids, int64_t tokens, int64_t rows) {
@@ -105,8 +101,9 @@ squeezebert_status squeezebert_grouped_conv1d(squeezebert_context* context, int6
   SQUEEZEBERT_TRY(read_linear("layer", layer, 0, 0, &linear, true));
   const int64_t tokens = cu_seqlens[sequences];
   const squeezebert_conv_shape& shape = linear.weight.shape;
-  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}},
-                                 {"output", output, tokens, shape.out_channels, output_stride}));
+  const Matrix out = {"output", output, tokens, shape.out_channels, output_stride};
+  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}}, out));
+  SQUEEZEBERT_TRY(check_apart(out, "layer", *layer, linear));
   float* const memory = memory_for(context, conv1d_floats(context->workers, sequences, cu_seqlens, linear));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
   run_conv1d(context->workers, sequences, cu_seqlens, linear, {input, input_stride}, {output, output_stride}, memory);
@@ -169,6 +166,9 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
   const int64_t tokens = shape->query_offsets[shape->sequences];
   const Matrix out = {"output", output, tokens, channels, output_stride};
   SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, in_channels, input_stride}}, out));
+  SQUEEZEBERT_TRY(check_apart(out, "query", *query, linear[0]));
+  SQUEEZEBERT_TRY(check_apart(out, "key", *key, linear[1]));
+  SQUEEZEBERT_TRY(check_apart(out, "value", *value, linear[2]));
   SQUEEZEBERT_TRY(check_mask(mask, *shape, out));
   const Projections projections{&linear[0], &linear[1], &linear[2]};
   float* const memory = memory_for(context, qkv_attention_floats(context->workers, projections, *shape));
@@ -192,8 +192,11 @@ squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t
   SQUEEZEBERT_TRY(read_linear("intermediate", intermediate, 0, 0, &first));
   const squeezebert_conv_shape& shape = first.weight.shape;
   SQUEEZEBERT_TRY(read_linear("output_layer", output_layer, shape.out_channels, shape.in_channels, &second));
-  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}},
-                                 {"output", output, tokens, shape.in_channels, output_stride}));
+  const Matrix out = {"output", output, tokens, shape.in_channels, output_stride};
+  SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}}, out));
+  SQUEEZEBERT_TRY(check_apart(out, "intermediate", *intermediate, first));
+  SQUEEZEBERT_TRY(check_apart(out, "output_layer", *output_layer, second));
+  SQUEEZEBERT_TRY(check_apart(out, "layer_norm", *layer_norm));
   const Ffn ffn{&first, &second, layer_norm};
   float* const memory = memory_for(context, ffn_floats(context->workers, tokens, ffn));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
@@ -229,10 +232,11 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
   SQUEEZEBERT_TRY(check_ids("input_ids", input_ids, tokens, e.vocabulary));
   SQUEEZEBERT_TRY(check_ids("position_ids", position_ids, tokens, e.positions));
   if (token_type_ids) SQUEEZEBERT_TRY(check_ids("token_type_ids", token_type_ids, tokens, e.token_types));
-  SQUEEZEBERT_TRY(
-      check_matrices({id_floats("input_ids", input_ids, tokens), id_floats("position_ids", position_ids, tokens),
-                      id_floats("token_type_ids", token_type_ids, tokens)},
-                     out));
+  const int64_t id_bytes = tokens * static_cast<int64_t>(sizeof(int64_t));
+  SQUEEZEBERT_TRY(check_matrices({flat("input_ids", input_ids, id_bytes), flat("position_ids", position_ids, id_bytes),
+                                  flat("token_type_ids", token_type_ids, id_bytes)},
+                                 out));
+  SQUEEZEBERT_TRY(check_apart(out, "layer_norm", e.layer_norm));
   run_embedding(context->workers, tokens, input_ids, token_type_ids, position_ids, e, {output, output_stride});
   return call.ended();
 }

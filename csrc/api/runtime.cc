@@ -10,6 +10,15 @@
 
 using namespace squeezebert;
 
+namespace {
+
+int64_t weight_bytes_of(const squeezebert_conv_shape& shape) {
+  return shape.out_channels * (shape.in_channels / shape.groups) * shape.kernel_size *
+         static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace
+
 extern "C" {
 
 const char* squeezebert_last_error(void) { return last_error(); }
@@ -138,8 +147,8 @@ squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeeze
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
                 packed ? bytes : 0);
   }
-  SQUEEZEBERT_TRY(check_alignment("packed", packed, alignof(float)));
-  SQUEEZEBERT_TRY(check_alignment("weight", weight, alignof(float)));
+  SQUEEZEBERT_TRY(check_matrices({flat("weight", weight, weight_bytes_of(*shape))},
+                                 flat("packed", packed, static_cast<int64_t>(expected))));
   const DefaultFloatEnvironment environment;
   pack(*product_for(format), *shape, weight, packed);
   return SQUEEZEBERT_OK;
@@ -148,13 +157,14 @@ squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeeze
 squeezebert_status squeezebert_unpack(const void* packed, size_t bytes, float* weight, size_t weight_bytes) {
   Weight read;
   SQUEEZEBERT_TRY(read_pack("packed", packed, bytes, &read));
-  const squeezebert_conv_shape& shape = read.shape;
-  const size_t expected = static_cast<size_t>(shape.out_channels * read.depth() * shape.kernel_size) * sizeof(float);
+  const auto expected = static_cast<size_t>(weight_bytes_of(read.shape));
   if (!weight || weight_bytes != expected) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected room for %zu bytes, got %zu", expected,
                 weight ? weight_bytes : 0);
   }
-  SQUEEZEBERT_TRY(check_alignment("weight", weight, alignof(float)));
+  SQUEEZEBERT_TRY(
+      check_matrices({flat("packed", packed, static_cast<int64_t>(packed_bytes(*read.product, read.shape)))},
+                     flat("weight", weight, weight_bytes_of(read.shape))));
   const DefaultFloatEnvironment environment;
   unpack(read, weight);
   return SQUEEZEBERT_OK;

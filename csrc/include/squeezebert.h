@@ -12,8 +12,8 @@
  *    never decreasing; sequence s is rows cu_seqlens[s] .. cu_seqlens[s+1]. An empty sequence or batch is valid.
  *  - Weights are packed once (squeezebert_pack), into memory the caller owns. A packed weight knows its shape, its
  *    format and the product it was packed for; a foreign one is refused with SQUEEZEBERT_BAD_PACK.
- *  - Biases may be NULL (then zero). No float of an output may be one of an input (columns of one matrix are apart),
- *    except where a function says so. Pointers are aligned as their type is.
+ *  - Biases may be NULL (then zero). No float of an output may be one of an input, weights and biases included (columns
+ *    of one matrix are apart), except where a function says so. Pointers are aligned as their type is.
  *  - Whatever floating-point environment a thread has (flush-to-zero, another rounding), results are those of the
  *    default one, and the thread finds its own again afterwards.
  *  - Results are bit-identical whatever the batch around a row and the number of threads, and in float32 on every CPU

@@ -108,6 +108,71 @@ void test_operators() {
           "output", "position");
 }
 
+// Weights, biases and layer norms are inputs as well: `at` is where in the output they lie, here its second row.
+void test_parameters() {
+  constexpr int64_t kChannels = 8, kTokens = 300;
+  const Context context;
+  EncoderLayer layers(kChannels, kChannels, {1, 1, 1, 1, 1, 1}, 1);
+  layers.pack();
+  const squeezebert_layer layer = layers.get();
+  const Offsets offsets = {0, kTokens};
+  const Floats input = random(kTokens * kChannels, 2);
+  const std::vector<int64_t> ids(kTokens);
+  Floats y(kTokens * kChannels);
+  const float* const x = input.data();
+  float* const at = y.data() + kChannels;
+  memcpy(at, layer.query.packed, layer.query.packed_bytes);
+  const squeezebert_linear biased = {layer.query.packed, layer.query.packed_bytes, at};
+  const squeezebert_linear within = {at, layer.query.packed_bytes, nullptr};
+  const squeezebert_layer_norm norm = {layer.output_layer_norm.weight, at, 0.0f};
+  const auto refused = [&](squeezebert_status status, const std::string& input_name) {
+    CHECK(status == kInvalid && squeezebert_last_error() ==
+                                    "output: expected memory that is not " + input_name + "'s, got rows that overlap");
+  };
+  for (const squeezebert_linear& linear : {biased, within}) {
+    refused(squeezebert_grouped_conv1x1(context, kTokens, x, kChannels, &linear, y.data(), kChannels), "layer");
+    refused(squeezebert_grouped_conv1d(context, 1, offsets.data(), x, kChannels, &linear, y.data(), kChannels),
+            "layer");
+    refused(squeezebert_grouped_ffn(context, kTokens, x, kChannels, &layer.intermediate, &linear,
+                                    &layer.output_layer_norm, y.data(), kChannels),
+            "output_layer");
+    squeezebert_attention_shape attention = SQUEEZEBERT_ATTENTION_SHAPE_INIT;
+    attention.sequences = attention.heads = 1;
+    attention.head_size = kChannels;
+    attention.query_offsets = attention.key_offsets = offsets.data();
+    refused(squeezebert_grouped_qkv_attention(context, &attention, x, kChannels, &layer.query, &linear, &layer.value,
+                                              nullptr, y.data(), kChannels),
+            "key");
+    squeezebert_layer two[] = {layer, layer};
+    two[1].post_attention = linear;
+    const squeezebert_encoder_shape shape = {sizeof shape, 1, offsets.data(), 1, 0};
+    refused(squeezebert_encoder(context, &shape, two, 2, x, kChannels, nullptr, y.data(), kChannels), "post_attention");
+  }
+  refused(squeezebert_grouped_conv1x1_add_layer_norm(context, kTokens, x, kChannels, &layer.query, x, kChannels, &norm,
+                                                     y.data(), kChannels),
+          "layer_norm");
+  const squeezebert_embeddings tables = {sizeof tables, x, 2, x, 2, x, 2, kChannels, norm};
+  refused(
+      squeezebert_embedding_layer_norm(context, kTokens, ids.data(), nullptr, ids.data(), &tables, y.data(), kChannels),
+      "layer_norm");
+}
+
+// A weight is not packed, or unpacked, where it lies.
+void test_packing() {
+  Conv conv(8, 8, 1, 1);
+  conv.pack();
+  Floats memory(conv.packed.size() / sizeof(float) + conv.weight.size());
+  float* const last = memory.data() + conv.packed.size() / sizeof(float) - 1;
+  CHECK(squeezebert_pack(&conv.shape, SQUEEZEBERT_FLOAT32, last, memory.data(), conv.packed.size()) == kInvalid);
+  CHECK(std::string(squeezebert_last_error()).find("packed: expected memory that is not weight's") == 0);
+  memcpy(memory.data(), conv.packed.data(), conv.packed.size());
+  const size_t bytes = conv.weight.size() * sizeof(float);
+  CHECK(squeezebert_unpack(memory.data(), conv.packed.size(), last, bytes) == kInvalid);
+  CHECK(std::string(squeezebert_last_error()).find("weight: expected memory that is not packed's") == 0);
+  OK(squeezebert_unpack(memory.data(), conv.packed.size(), last + 1, bytes));
+  OK(squeezebert_pack(&conv.shape, SQUEEZEBERT_FLOAT32, last + 1, memory.data(), conv.packed.size()));
+}
+
 // The encoder may write over its input, row for row, and in no other way.
 void test_encoder() {
   constexpr int64_t kChannels = 8, kTokens = 6, kStride = 10;
@@ -138,6 +203,8 @@ void test_encoder() {
 int main() {
   test_exact();
   test_operators();
+  test_parameters();
+  test_packing();
   test_encoder();
   return check_result();
 }

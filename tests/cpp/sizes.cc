@@ -88,10 +88,11 @@ void test_arithmetic() {
   static_assert(Size(5) < kMost && kMost < kMost * 2);
 }
 
-// Rows that do not exist, for none is read. 8 GiB and less, if the bytes of these were computed modulo 2^64.
+// Rows that do not exist, for none is read, behind all memory that does. 8 GiB and less, if the bytes of these were
+// computed modulo 2^64.
 void test_layers_and_rows() {
   constexpr int64_t kTokens = (int64_t{1} << 31) - 15, kWide = (int64_t{1} << 31) - 2, kProjected = int64_t{1} << 30;
-  float *const input = address(int64_t{1} << 45), *const output = address(1 << 20);
+  float *const input = address(int64_t{1} << 56), *const output = address(int64_t{1} << 55);
   const HugeLayer widen(kWide, 2, 1), narrow(2, kWide, 2), query(kProjected, 2, 1), key(kProjected, 2, 2);
   const squeezebert_linear up = widen.linear(), down = narrow.linear(), q = query.linear(), k = key.linear();
   Conv square(2, 2, 1, 1);
