@@ -13,7 +13,7 @@ namespace {
 
 using namespace tests;
 
-constexpr int64_t kTokens = 300, kChannels = 64;
+constexpr int64_t kTokens = 140, kChannels = 64;
 constexpr int64_t kGroups[6] = {4, 4, 4, 1, 4, 4};
 
 // What the thread computes in: MXCSR without the exceptions that have happened, or FPCR.
@@ -41,7 +41,7 @@ uint64_t with(uint64_t bits) { return bits; }
 struct Work {
   EncoderLayer layer{kChannels, 96, kGroups, 1};
   Floats input = random(kTokens * kChannels, 2);
-  Offsets offsets = {0, 3, 90, kTokens};
+  Offsets offsets = {0, 3, 50, kTokens};
   std::vector<int64_t> ids = std::vector<int64_t>(kTokens, 1);
 
   Work() {
