@@ -27,8 +27,8 @@ constexpr auto kPackLeft = nullptr;
 // k between two looks ahead.
 constexpr int kStep = 1;
 
-// GCC 12 gathers a step's loads ahead of its multiplications, which costs AVX2 one per cent (Zen 3, 1 x 128: 81.9 ms of
-// the encoder against 80.7). Volatile statements run in the order written here; AVX-512 has the registers not to care.
+// GCC 12 gathers a step's loads ahead of its multiplications, which costs AVX2 about one per cent (bench/NOTES.md, Zen
+// 3). Volatile statements run in the order written here; AVX-512 has the registers not to care.
 #if defined(__AVX2__) && !defined(__AVX512F__)
 inline __attribute__((always_inline)) Vec load_in_order(const float* p) {
   Vec x;
