@@ -51,8 +51,8 @@ struct Split {
 };
 
 // Rows that one task takes at once. Beside 1 MiB of L2 128: of 768 floats they are 384 KiB, which stays there beside
-// the panel (96 KiB) that the rows stream past; and a panel fetched from L3 or memory is used 128 times. Beside 512 KiB (Zen 3)
-// 64 rows were no faster than 128, so there are never fewer.
+// the panel (96 KiB) that the rows stream past; and a panel fetched from L3 or memory is used 128 times. Beside 512 KiB
+// (Zen 3) 64 rows were no faster than 128, so there are never fewer.
 inline int64_t row_block() { return std::clamp<int64_t>(level2_cache_bytes() / (8 << 10), 128, 512); }
 
 inline Split split_rows(int64_t rows) { return {rows, (rows + row_block() - 1) / row_block()}; }
