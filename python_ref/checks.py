@@ -25,18 +25,18 @@ def check_group_counts(groups: Sequence[int], count: int) -> None:
     check(len(groups) == count, f"groups: expected {count} group counts, got {list(groups)}")
 
 
-def check_weight(weight: Tensor, in_channels: int, groups: int, kernel_size: int | None = None) -> None:
-    """`weight` is [out, in / groups, kernel_size]; with kernel_size None, any odd one."""
-    shape = list(weight.shape)
+def check_weight(weight: Sequence[int], in_channels: int, groups: int, kernel_size: int | None = None) -> None:
+    """The shape of `weight` is [out, in / groups, kernel_size]; with kernel_size None, any odd one."""
+    shape = list(weight)
     size = kernel_size if kernel_size is not None else "odd kernel_size"
-    check(weight.dim() == 3, f"weight: expected [out_channels, in_channels / groups, {size}], got shape {shape}")
-    check_groups(groups, in_channels, weight.shape[0])
+    check(len(shape) == 3, f"weight: expected [out_channels, in_channels / groups, {size}], got shape {shape}")
+    check_groups(groups, in_channels, shape[0])
     check(
-        weight.shape[1] == in_channels // groups,
+        shape[1] == in_channels // groups,
         f"weight: expected {in_channels // groups} input channels per group ({in_channels} channels of input in "
         f"{groups} groups), got shape {shape}",
     )
-    size_is_right = weight.shape[2] % 2 == 1 if kernel_size is None else weight.shape[2] == kernel_size
+    size_is_right = shape[2] % 2 == 1 if kernel_size is None else shape[2] == kernel_size
     check(size_is_right, f"weight: expected kernel_size {size}, got shape {shape}")
 
 

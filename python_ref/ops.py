@@ -1,10 +1,12 @@
 """The operators in plain PyTorch: what each one computes, said as plainly as it can be said.
 
-One function for each operator of `torch.ops.squeezebert`, with the same name and arguments (but plain weights only).
-They are the oracle of the tests and, through autograd, of every gradient, so they are built from differentiable ATen
-operations and work in any floating dtype. Nothing that users run imports them: the package takes its gradients of
-`squeezebert_kernels.ops.formulas`, written for speed, which the tests hold against these as they hold the kernels. Here
-every step is spelled out (sums over channels, softmax, erf), and nothing is shared but the checks of arguments.
+One function for each operator of `torch.ops.squeezebert`, with the same name and arguments; in place of packed weights
+it takes plain ones, or those of a low-precision format (`python_ref.formats` defines what is then computed). They are
+the oracle of the tests and, through autograd, of every gradient, so with plain weights they are built from
+differentiable ATen operations and work in any floating dtype. Nothing that users run imports them: the package takes
+its gradients of `squeezebert_kernels.ops.formulas`, written for speed, which the tests hold against these as they hold
+the kernels. Here every step is spelled out (sums over channels, softmax, erf), and nothing is shared but the checks of
+arguments.
 
 Layout is token-major: the last dimension is channels. The operators that look along a sequence take [N, S, C] (N
 sequences of S tokens), [S, C] (one sequence) or, with `cu_seqlens` (int32, on the CPU: N + 1 offsets, the first 0, the
@@ -18,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,12 +28,14 @@ from torch import Tensor
 
 from squeezebert_kernels.checks import check, check_broadcasts, naming_ids
 
+from . import formats
 from .checks import check_bias, check_group_counts, check_heads, check_sequences, check_weight
+from .formats import Weight
 
 TENSORS_PER_LAYER = 16
 
 
-def grouped_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+def grouped_conv1x1(input: Tensor, weight: Weight, bias: Tensor | None, groups: int) -> Tensor:
     """Position-wise grouped convolution: each token's channels, in `groups` blocks, times each block's own matrix.
 
     output[..., g, o] = bias[g, o] + sum over i of weight[g, o, i] * input[..., g, i]
@@ -39,16 +44,13 @@ def grouped_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: 
     weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1] (as torch.nn.Conv1d has it).
     bias: [out_channels] or None. Returns [..., out_channels]. Raises ValueError when shapes or groups do not fit.
     """
-    if weight.dim() == 2:
-        weight = weight.unsqueeze(-1)
-    check_weight(weight, input.shape[-1], groups, kernel_size=1)
-    check_bias(bias, weight.shape[0])
-    blocks = weight.squeeze(-1).unflatten(0, (groups, -1))
-    output = torch.einsum("...gi,goi->...go", input.unflatten(-1, (groups, -1)), blocks).flatten(-2)
-    return output if bias is None else output + bias
+    weight = _three_dimensional(weight)
+    check_weight(formats.shape_of(weight), input.shape[-1], groups, kernel_size=1)
+    check_bias(bias, formats.shape_of(weight)[0])
+    return _multiply_groups(input, formats.tap(weight, 0), bias, groups)
 
 
-def grouped_conv1x1_gelu(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
+def grouped_conv1x1_gelu(input: Tensor, weight: Weight, bias: Tensor | None, groups: int) -> Tensor:
     """`grouped_conv1x1`, then exact GELU: gelu(x) = x * (1 + erf(x / sqrt(2))) / 2. Shapes as `grouped_conv1x1`."""
     output = grouped_conv1x1(input, weight, bias, groups)
     return output * (1.0 + torch.erf(output / math.sqrt(2.0))) / 2.0
@@ -56,7 +58,7 @@ def grouped_conv1x1_gelu(input: Tensor, weight: Tensor, bias: Tensor | None, gro
 
 def grouped_conv1x1_add_layer_norm(
     input: Tensor,
-    weight: Tensor,
+    weight: Weight,
     bias: Tensor | None,
     groups: int,
     residual: Tensor,
@@ -78,7 +80,7 @@ def grouped_conv1x1_add_layer_norm(
 
 
 def grouped_conv1d(
-    input: Tensor, weight: Tensor, bias: Tensor | None, groups: int, cu_seqlens: Tensor | None = None
+    input: Tensor, weight: Weight, bias: Tensor | None, groups: int, cu_seqlens: Tensor | None = None
 ) -> Tensor:
     """Grouped convolution along the sequence, odd kernel size K, padded with zeros to the same length.
 
@@ -89,31 +91,46 @@ def grouped_conv1d(
     weight: [out_channels, in_channels / groups, K], or without the last dimension for K = 1.
     bias: [out_channels] or None. Returns the input's shape with out_channels in place of in_channels.
     """
-    if weight.dim() == 2:
-        weight = weight.unsqueeze(-1)
-    check_weight(weight, input.shape[-1], groups)
+    weight = _three_dimensional(weight)
+    check_weight(formats.shape_of(weight), input.shape[-1], groups)
+    check_bias(bias, formats.shape_of(weight)[0])
+    middle = formats.shape_of(weight)[2] // 2
 
     def convolve(tokens: Tensor) -> Tensor:
-        kernel_size, length = weight.shape[2], tokens.shape[-2]
-        padded = F.pad(tokens, (0, 0, kernel_size // 2, kernel_size // 2))
-        output = grouped_conv1x1(padded[..., :length, :], weight[:, :, 0], bias, groups)
-        for k in range(1, kernel_size):
-            output = output + grouped_conv1x1(padded[..., k : k + length, :], weight[:, :, k], None, groups)
+        length = tokens.shape[-2]
+        output = _multiply_groups(tokens, formats.tap(weight, middle), bias, groups)
+        # The others in turn add to the rows whose neighbour lies inside.
+        for shift in range(-middle, middle + 1):
+            first, last = max(0, -shift), length - max(0, shift)
+            if shift == 0 or first >= last:
+                continue
+            before, rows, after = output.split([first, last - first, length - last], dim=-2)
+            neighbours = tokens[..., first + shift : last + shift, :]
+            rows = _multiply_groups(neighbours, formats.tap(weight, middle + shift), rows, groups)
+            output = torch.cat([before, rows, after], dim=-2)
         return output
 
     return _for_each_sequence(convolve, input, cu_seqlens)
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    dtype: torch.dtype | None = None,
+    rounds_left: bool = False,
 ) -> Tensor:
     """Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V, in each head.
 
     query: [N, Sq, C] or [Sq, C]; key and value: [N, Sk, C] or [Sk, C]. Head h owns channels h * d to (h + 1) * d, where
     d = C / num_heads. mask: broadcastable to [N, heads, Sq, Sk] (N = 1 without a batch). Floating: added. Boolean, True
     = attend: the most negative finite number of query's dtype is added where False, so a row that is False throughout
-    attends uniformly; a row of -infinity throughout gives zeros. scale: None means 1 / sqrt(d). Returns the shape of
-    query.
+    attends uniformly; a row of -infinity throughout gives zeros. scale: None means 1 / sqrt(d). dtype: what keys and
+    values are multiplied as: None for the dtype of query, or a low-precision format (then query is float32);
+    rounds_left: whether its products round the left side. Returns the shape of query.
     """
     check(query.dim() in (2, 3), f"query: expected [N, Sq, C] or [Sq, C], got shape {list(query.shape)}")
     expected = [*query.shape[:-2], "Sk", query.shape[-1]]
@@ -123,52 +140,62 @@ def attention(
     )
     check(value.shape == key.shape, f"value: expected the shape of key, {list(key.shape)}, got {list(value.shape)}")
     check_heads(num_heads, query.shape[-1])
-    queries, keys, values = (tensor.unflatten(-1, (num_heads, -1)) for tensor in (query, key, value))
+    queries, keys, values = (tensor.unflatten(-1, (num_heads, -1)).transpose(-2, -3) for tensor in (query, key, value))
     scale = 1.0 / math.sqrt(queries.shape[-1]) if scale is None else scale
-    scores = scale * torch.einsum("...qhd,...khd->...hqk", queries, keys)
+    dtype = query.dtype if dtype is None else dtype
+    scores = formats.multiply(queries, formats.in_format(keys, dtype, rounds_left)) * scale
     if mask is not None:
         scores = scores + _additive_mask(mask, scores)
     nothing_to_attend = (scores == -math.inf).all(-1, keepdim=True)
-    probabilities = torch.softmax(scores.where(~nothing_to_attend, 0.0), dim=-1).where(~nothing_to_attend, 0.0)
-    return torch.einsum("...hqk,...khd->...qhd", probabilities, values).flatten(-2)
+    scores = scores.where(~nothing_to_attend, 0.0)
+    highest = scores.detach().amax(-1, keepdim=True) if scores.shape[-1] else 0.0
+    powers = (scores - highest).exp().where(~nothing_to_attend, 0.0)
+    attended = formats.multiply(powers, formats.in_format(values.mT, dtype, rounds_left), levels=formats.UNSIGNED)
+    total = powers.sum(-1, keepdim=True).where(~nothing_to_attend, 1.0)
+    return (attended * (1.0 / total)).transpose(-2, -3).flatten(-2)
 
 
 def grouped_qkv_attention(
     input: Tensor,
-    query_weight: Tensor,
+    query_weight: Weight,
     query_bias: Tensor | None,
-    key_weight: Tensor,
+    key_weight: Weight,
     key_bias: Tensor | None,
-    value_weight: Tensor,
+    value_weight: Weight,
     value_bias: Tensor | None,
     num_heads: int,
     groups: Sequence[int],
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    attention_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Self-attention from its input: three `grouped_conv1x1` projections, then `attention` within each sequence.
 
     input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens` (then without a mask). groups: those of query, key,
-    value. Weights and biases as `grouped_conv1x1`; the rest as `attention`. Returns the projections' shape.
+    value. Weights and biases as `grouped_conv1x1`. attention_dtype: None for the format of query_weight. The rest as
+    `attention`. Returns the projections' shape.
     """
     check_group_counts(groups, 3)
     check(mask is None or cu_seqlens is None, "mask: expected None beside cu_seqlens, got both")
+
+    dtype, rounds_left = formats.dtype_of(query_weight), getattr(query_weight, "rounds_left", False)
+    dtype = dtype if attention_dtype is None else attention_dtype
 
     def attend(tokens: Tensor) -> Tensor:
         query = grouped_conv1x1(tokens, query_weight, query_bias, groups[0])
         key = grouped_conv1x1(tokens, key_weight, key_bias, groups[1])
         value = grouped_conv1x1(tokens, value_weight, value_bias, groups[2])
-        return attention(query, key, value, num_heads, mask, scale)
+        return attention(query, key, value, num_heads, mask, scale, dtype, rounds_left)
 
     return _for_each_sequence(attend, input, cu_seqlens)
 
 
 def grouped_ffn(
     input: Tensor,
-    intermediate_weight: Tensor,
+    intermediate_weight: Weight,
     intermediate_bias: Tensor | None,
-    output_weight: Tensor,
+    output_weight: Weight,
     output_bias: Tensor | None,
     groups: Sequence[int],
     ln_weight: Tensor,
@@ -221,12 +248,13 @@ def embedding_layer_norm(
 
 def encoder_layer(
     input: Tensor,
-    params: Sequence[Tensor],
+    params: Sequence[Any],
     num_heads: int,
     groups: Sequence[int],
     eps: float,
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
+    attention_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """One SqueezeBERT layer; with every group count 1, one BERT layer.
 
@@ -235,7 +263,8 @@ def encoder_layer(
 
     input: [N, S, C], [S, C], or packed [T, C] with `cu_seqlens`. params: 16 tensors in Hugging Face's order: weight and
     bias of query, key, value, post_attention and its LayerNorm, intermediate, output and its LayerNorm. groups: the
-    six group counts [query, key, value, post_attention, intermediate, output]. Returns the shape of input.
+    six group counts [query, key, value, post_attention, intermediate, output]. attention_dtype as
+    `grouped_qkv_attention`. Returns the shape of input.
     """
     check_group_counts(groups, 6)
     check(
@@ -255,6 +284,7 @@ def encoder_layer(
         groups[:3],
         mask,
         cu_seqlens,
+        attention_dtype=attention_dtype,
     )
     weight, bias, ln_weight, ln_bias = post_attention
     hidden = grouped_conv1x1_add_layer_norm(context, weight, bias, groups[3], input, ln_weight, ln_bias, eps)
@@ -266,13 +296,14 @@ def encoder_layer(
 
 def encoder(
     input: Tensor,
-    params: Sequence[Tensor],
+    params: Sequence[Any],
     num_heads: int,
     groups: Sequence[int],
     eps: float,
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     first_token_only: bool = False,
+    attention_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """`encoder_layer` after `encoder_layer`; params holds 16 tensors for each layer in turn.
 
@@ -287,8 +318,23 @@ def encoder(
     hidden = input
     for start in range(0, len(params), TENSORS_PER_LAYER):
         layer = params[start : start + TENSORS_PER_LAYER]
-        hidden = encoder_layer(hidden, layer, num_heads, groups, eps, mask, cu_seqlens)
+        hidden = encoder_layer(hidden, layer, num_heads, groups, eps, mask, cu_seqlens, attention_dtype)
     return _first_tokens(hidden, cu_seqlens) if first_token_only else hidden
+
+
+def _three_dimensional(weight: Weight) -> Weight:
+    return weight.unsqueeze(-1) if isinstance(weight, Tensor) and weight.dim() == 2 else weight
+
+
+def _multiply_groups(input: Tensor, columns: Weight, start: Tensor | None, groups: int) -> Tensor:
+    """start ([out], or the shape of the output) + each group's channels times its columns [out / groups]."""
+
+    def groups_first(tensor: Tensor) -> Tensor:
+        return tensor.reshape(-1, groups, tensor.shape[-1] // groups).transpose(0, 1)
+
+    blocks = formats.split(columns, groups)
+    output = formats.multiply(groups_first(input), blocks, None if start is None else groups_first(start))
+    return output.transpose(0, 1).reshape(*input.shape[:-1], formats.shape_of(columns)[0])
 
 
 def _layer_norm(input: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
