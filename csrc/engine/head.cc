@@ -90,7 +90,8 @@ void run_head(const HeadKernels& kernels, const HeadArgs& a, float* memory) {
         .mask_stride = a.mask_stride,
         .reciprocals = reciprocals,
     });
-    const LeftRows powers = {.values = scores, .stride = plan.score_stride, .rows = rows, .depth = a.key_rows};
+    const LeftRows powers = {
+        .values = scores, .stride = plan.score_stride, .rows = rows, .depth = a.key_rows, .non_negative = true};
     const Left probabilities = prepare_left(*kernels.values, powers, left_memory);
     kernels.values->multiply({
         .rows = rows,

@@ -52,6 +52,11 @@ inline void pack_left(const LeftRows& a, void* left) {
 }
 constexpr auto kPackLeft = pack_left;
 
+// Panels hold values only, k after k.
+constexpr int kKGroup = 1;
+constexpr int kTailBytes = 0;
+constexpr bool kQuantized = false;
+
 inline void splat(Multiplied& x, float value) {
   const float16x4_t half = vcvt_f16_f32(vdupq_n_f32(value));
   x.v = vcombine_f16(half, half);

@@ -6,8 +6,6 @@
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
 
-constexpr PanelLayout kLayout = {.columns = Tile::kColumns, .element_bytes = sizeof(Element)};
-
 inline void multiply_panel(const PanelArgs& a, int64_t rows, const void* next) {
   // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x
   // 14 and a 2 that would run at a seventh of the rate.
@@ -17,6 +15,11 @@ inline void multiply_panel(const PanelArgs& a, int64_t rows, const void* next) {
   constexpr ptrdiff_t kStepBytes = kStep * Tile::kColumns * static_cast<ptrdiff_t>(sizeof(Element));
   const char* ahead = static_cast<const char*>(next);
   const ptrdiff_t ahead_step = tiles > 0 ? (kStepBytes + tiles - 1) / tiles : 0;
+  // The tail is read last, and by every tile.
+  if constexpr (kTailBytes > 0) {
+    const char* tail = reinterpret_cast<const char*>(a.right) + kLayout.tail_at(a.depth);
+    for (int line = 0; line < kTailBytes; line += 64) __builtin_prefetch(tail + line, 0, 3);
+  }
   int64_t row = 0;
   for (int64_t t = 0; t < tiles; ++t) {
     const int64_t here = rows / tiles + (t < rows % tiles);

@@ -33,6 +33,11 @@ using Left = float;
 constexpr auto kLeftStride = nullptr;
 constexpr auto kPackLeft = nullptr;
 
+// Panels hold values only, k after k.
+constexpr int kKGroup = 1;
+constexpr int kTailBytes = 0;
+constexpr bool kQuantized = false;
+
 using Multiplied = Vec;  // what `peak` multiplies
 inline void store_one(float* p, float x) { *p = x; }
 

@@ -19,44 +19,62 @@ inline void for_each_panel(const Columns<Value>& all, Packed* panels, const Body
   }
 }
 
-// Four columns of k at a time where a column's values are neighbours (a weight, or keys), a plain copy where a k's are
-// (values), one by one otherwise (the taps of a wider kernel).
-inline void pack_right(const Columns<const float>& right, void* panels) {
-  constexpr int kLanes = Vec::kLanes;
-  const int64_t depth = right.depth;
-  const ptrdiff_t stride = right.column_stride, k_stride = right.k_stride;
-  for_each_panel(right, static_cast<Element*>(panels), [&](Element* panel, const float* values, int columns) {
-    if (stride == 1) {
-      for (int64_t k = 0; k < depth; ++k) {
-        const float* row = values + k * k_stride;
-        Element* out = panel + k * Tile::kColumns;
-        if (columns == Tile::kColumns) {
-#pragma GCC unroll 8
-          for (int j = 0; j < Tile::kVectors; ++j) store(out + j * kLanes, load(row + j * kLanes));
-        } else {
-          for (int j = 0; j < Tile::kVectors; ++j) store(out + j * kLanes, load_columns(row, columns, j));
-        }
-      }
-      return;
-    }
-    const int whole = k_stride == 1 ? columns / kLanes * kLanes : 0;
-    const int64_t depth4 = depth / 4 * 4;
-    for (int j = 0; j < whole; j += kLanes) {
-      for (int64_t k = 0; k < depth4; k += 4) {
-        Vec column[4];
-        load_transposed(values + j * stride + k, stride, column);
+// Where value k of column j stands in a panel.
+inline int64_t place(int64_t k, int j) { return (k / kKGroup * Tile::kColumns + j) * kKGroup + k % kKGroup; }
+
+// Four k of a vector of columns, from where the first of them stands. A product whose k are in groups has its own.
+template <class Packed>
+inline __attribute__((always_inline)) void store_four(Packed* at, const Vec (&four)[4]) {
 #pragma GCC unroll 4
-        for (int u = 0; u < 4; ++u) store(panel + (k + u) * Tile::kColumns + j, column[u]);
+  for (int u = 0; u < 4; ++u) store(at + u * Tile::kColumns, four[u]);
+}
+
+// Calls store_four(k, j, values) for the values of k to k + 3 of columns j to j + kLanes, and store_one(k, j, value)
+// for those where no four are to be had: all of one panel, zeros past the last k and the last column. Four k at a time
+// where a k's values are neighbours (attention's values) and where a column's are (a weight, keys); one by one the taps
+// of a wider kernel.
+template <class StoreFour, class StoreOne>
+inline __attribute__((always_inline)) void for_each_value(const Columns<const float>& right, const float* values,
+                                                          int columns, const StoreFour& store_four,
+                                                          const StoreOne& store_one) {
+  const ptrdiff_t stride = right.column_stride, k_stride = right.k_stride;
+  const int64_t depth4 = right.depth / 4 * 4;
+  int by_fours = 0;  // columns
+  Vec four[4];
+  if (stride == 1) {
+    by_fours = Tile::kColumns;
+    for (int64_t k = 0; k < depth4; k += 4) {
+      const float* row = values + k * k_stride;
+      for (int j = 0; j < Tile::kVectors; ++j) {
+#pragma GCC unroll 4
+        for (int u = 0; u < 4; ++u) four[u] = load_columns(row + u * k_stride, columns, j);
+        store_four(k, j * Vec::kLanes, four);
       }
     }
-    for (int64_t k = columns == whole ? depth4 : 0; k < depth; ++k) {
-      Element* row = panel + k * Tile::kColumns;
-      for (int j = k < depth4 ? whole : 0; j < columns; ++j) store_one(row + j, values[j * stride + k * k_stride]);
+  } else if (k_stride == 1) {
+    by_fours = columns / Vec::kLanes * Vec::kLanes;
+    for (int j = 0; j < by_fours; j += Vec::kLanes) {
+      for (int64_t k = 0; k < depth4; k += 4) {
+        load_transposed(values + j * stride + k, stride, four);
+        store_four(k, j, four);
+      }
     }
-    if (columns == Tile::kColumns) return;
-    for (int64_t k = 0; k < depth; ++k) {
-      for (int j = columns; j < Tile::kColumns; ++j) store_one(panel + k * Tile::kColumns + j, 0.0f);
+  }
+  const int64_t padded = kLayout.padded_depth(right.depth);
+  for (int64_t k = by_fours == Tile::kColumns ? depth4 : 0; k < padded; ++k) {
+    for (int j = k < depth4 ? by_fours : 0; j < Tile::kColumns; ++j) {
+      store_one(k, j, k < right.depth && j < columns ? values[j * stride + k * k_stride] : 0.0f);
     }
+  }
+}
+
+inline void pack_right(const Columns<const float>& right, void* panels) {
+  for_each_panel(right, static_cast<Element*>(panels), [&](Element* panel, const float* values, int columns) {
+    for_each_value(
+        right, values, columns,
+        [&](int64_t k, int j, const Vec(&four)[4])
+            __attribute__((always_inline)) { store_four(panel + place(k, j), four); },
+        [&](int64_t k, int j, float value) { store_one(panel + place(k, j), value); });
   });
 }
 
@@ -72,7 +90,7 @@ inline void unpack_right(const void* panels, const Columns<float>& right) {
   for_each_panel(right, static_cast<const Element*>(panels), [&](const Element* panel, float* values, int columns) {
     for (int j = 0; j < columns; ++j) {
       for (int64_t k = 0; k < right.depth; ++k) {
-        values[j * right.column_stride + k * right.k_stride] = load_one(panel + k * Tile::kColumns + j);
+        values[j * right.column_stride + k * right.k_stride] = load_one(panel + place(k, j));
       }
     }
   });

@@ -16,18 +16,17 @@
 namespace squeezebert {
 
 // How a panel lies in memory: k in groups of k_group (a column's values of one group are neighbours, and depth is
-// padded with zeros to whole groups), then `tail_bytes` of what a format keeps for each column (scales, sums). Panels
-// are whole cache lines.
+// padded with zeros to whole groups), then `tail_bytes` of what a format keeps beside the values (a scale for each
+// column). Panels are whole cache lines.
 struct PanelLayout {
   int32_t columns = 0;  // NR of the register tile
   int32_t k_group = 1;
   int32_t element_bytes = 0;
   int32_t tail_bytes = 0;
 
-  int64_t bytes(int64_t depth) const {
-    const int64_t groups = (depth + k_group - 1) / k_group;
-    return (groups * k_group * columns * element_bytes + tail_bytes + 63) / 64 * 64;
-  }
+  int64_t padded_depth(int64_t depth) const { return (depth + k_group - 1) / k_group * k_group; }
+  int64_t tail_at(int64_t depth) const { return padded_depth(depth) * columns * element_bytes; }
+  int64_t bytes(int64_t depth) const { return (tail_at(depth) + tail_bytes + 63) / 64 * 64; }
   int64_t panels(int64_t all_columns) const { return (all_columns + columns - 1) / columns; }
 };
 
@@ -47,6 +46,7 @@ struct LeftRows {
   ptrdiff_t stride = 0;
   int64_t rows = 0;
   int64_t depth = 0;
+  bool non_negative = false;  // none is below 0 (the exponentials of a softmax)
 };
 
 // c[rows x columns] = finish(start + left * right).

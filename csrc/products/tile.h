@@ -2,10 +2,10 @@
 //
 //   c[i][j] = finish( start[i][j] + sum over k of left[i][k] * right[k][j] )
 //
-// start() and finish() are shared by the products whose sums are float32 (and by those that convert theirs); the sums
-// themselves, add_products(), are each product's own (products/vector_sums.h, neon_sums.h, float16_neon_fp16.h). Every
-// sum runs over k in order in one accumulator (or in chunks of k that are always the same), whatever the tile's height:
-// the bits of a row depend on nothing but the row.
+// start() and finish() are shared; the sums themselves, add_products(), are each product's own (products/vector_sums.h,
+// neon_sums.h, float16_neon_fp16.h). Every float32 sum runs over k in order in one accumulator (or in chunks of k that
+// are always the same), whatever the tile's height: the bits of a row depend on nothing but the row. Sums of whole
+// numbers, which are exact, are added to the start when they are done, times their scales (kQuantized).
 #pragma once
 
 #include "math/gelu.h"
@@ -16,6 +16,9 @@
 #include SQUEEZEBERT_PRODUCT
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
+
+constexpr PanelLayout kLayout = {
+    .columns = Tile::kColumns, .k_group = kKGroup, .element_bytes = sizeof(Element), .tail_bytes = kTailBytes};
 
 // One panel of a product: the fields of ProductArgs, moved to the panel's first column.
 struct PanelArgs {
@@ -132,8 +135,24 @@ inline __attribute__((always_inline)) void finish(Sums<kRows>& sums, const Panel
 template <int kRows>
 void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ahead_step) {
   Sums<kRows> sums;
-  start<kRows>(sums, a, first_row);
-  add_products<kRows>(sums, a.left + first_row * a.left_stride, a.left_stride, a.right, a.depth, ahead, ahead_step);
+  if constexpr (kQuantized) {
+    Ints whole[kRows][Tile::kVectors];
+    const Left* left = a.left + first_row * a.left_stride;
+    add_products<kRows>(whole, left, a.left_stride, a.right, a.depth, ahead, ahead_step);
+    start<kRows>(sums, a, first_row);
+    // A row's scale follows its values, and the columns' scales begin the panel's tail.
+    const auto* rows = reinterpret_cast<const char*>(left + kLayout.padded_depth(a.depth));
+    const ptrdiff_t row_bytes = a.left_stride * static_cast<ptrdiff_t>(sizeof(Left));
+    const auto* columns = reinterpret_cast<const char*>(a.right) + kLayout.tail_at(a.depth);
+    for_each_sum<kRows>([&](int i, int j) {
+      const Vec row_scale = broadcast(*reinterpret_cast<const float*>(rows + i * row_bytes));
+      const Vec column_scale = load(reinterpret_cast<const float*>(columns) + j * Vec::kLanes);
+      sums[i][j] = fma(to_floats(whole[i][j]) * row_scale, column_scale, sums[i][j]);
+    });
+  } else {
+    start<kRows>(sums, a, first_row);
+    add_products<kRows>(sums, a.left + first_row * a.left_stride, a.left_stride, a.right, a.depth, ahead, ahead_step);
+  }
   finish<kRows>(sums, a, first_row);
 }
 

@@ -24,6 +24,11 @@ struct Tile {
 constexpr auto kLeftStride = nullptr;
 constexpr auto kPackLeft = nullptr;
 
+// Panels hold values only, k after k.
+constexpr int kKGroup = 1;
+constexpr int kTailBytes = 0;
+constexpr bool kQuantized = false;
+
 // k between two looks ahead.
 constexpr int kStep = 1;
 

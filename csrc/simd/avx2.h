@@ -58,6 +58,30 @@ inline Exponent nearest_exponent(Vec u) {
 }
 inline Vec scale(Vec x, Exponent e) { return x * e.power * broadcast(0x1p-63f); }
 
+struct Ints {
+  __m256i v;
+};
+inline Ints zero_ints() { return {_mm256_setzero_si256()}; }
+inline Ints load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+inline void store(int32_t* p, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v); }
+inline Ints operator+(Ints a, Ints b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline Ints max(Ints a, Ints b) { return {_mm256_max_epi32(a.v, b.v)}; }
+inline int32_t reduce_max(Ints x) {
+  __m128i s = _mm_max_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(1, 0, 3, 2)));
+  s = _mm_max_epi32(s, _mm_shuffle_epi32(s, _MM_SHUFFLE(2, 3, 0, 1)));
+  return _mm_cvtsi128_si32(s);
+}
+inline Ints magnitude_bits(Vec x) { return {_mm256_castps_si256(abs(x).v)}; }
+inline Vec to_floats(Ints x) { return {_mm256_cvtepi32_ps(x.v)}; }
+inline Ints nearest(Vec x) { return {_mm256_cvtps_epi32(x.v)}; }
+inline Ints join(const Ints (&x)[2]) { return {_mm256_blend_epi16(x[0].v, _mm256_slli_epi32(x[1].v, 16), 0xaa)}; }
+inline Ints join(const Ints (&x)[4]) {
+  const __m256i even = _mm256_blend_epi16(x[0].v, _mm256_slli_epi32(x[2].v, 16), 0xaa);
+  const __m256i odd = _mm256_blend_epi16(x[1].v, _mm256_slli_epi32(x[3].v, 16), 0xaa);
+  return {_mm256_blendv_epi8(even, _mm256_slli_epi16(odd, 8), _mm256_set1_epi16(static_cast<short>(0xff00)))};
+}
+
 inline float reduce_add(Vec x) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

@@ -51,6 +51,27 @@ inline Exponent nearest_exponent(Vec u) {
 }
 inline Vec scale(Vec x, Exponent e) { return {_mm512_scalef_ps(x.v, e.n.v)}; }
 
+struct Ints {
+  __m512i v;
+};
+inline Ints zero_ints() { return {_mm512_setzero_si512()}; }
+inline Ints load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+inline void store(int32_t* p, Ints x) { _mm512_storeu_si512(p, x.v); }
+inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline Ints max(Ints a, Ints b) { return {_mm512_max_epi32(a.v, b.v)}; }
+inline int32_t reduce_max(Ints x) { return _mm512_reduce_max_epi32(x.v); }
+inline Ints magnitude_bits(Vec x) { return {_mm512_castps_si512(abs(x).v)}; }
+inline Vec to_floats(Ints x) { return {_mm512_cvtepi32_ps(x.v)}; }
+inline Ints nearest(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
+inline Ints join(const Ints (&x)[2]) {
+  return {_mm512_mask_blend_epi16(0xaaaaaaaau, x[0].v, _mm512_slli_epi32(x[1].v, 16))};
+}
+inline Ints join(const Ints (&x)[4]) {
+  const __m512i even = _mm512_mask_blend_epi16(0xaaaaaaaau, x[0].v, _mm512_slli_epi32(x[2].v, 16));
+  const __m512i odd = _mm512_mask_blend_epi16(0xaaaaaaaau, x[1].v, _mm512_slli_epi32(x[3].v, 16));
+  return {_mm512_mask_blend_epi8(0xaaaaaaaaaaaaaaaau, even, _mm512_slli_epi16(odd, 8))};
+}
+
 // Written out, because _mm512_reduce_add_ps leaves the order to the compiler.
 inline float reduce_add(Vec x) {
   const __m256 e = _mm256_add_ps(_mm512_castps512_ps256(x.v), _mm512_extractf32x8_ps(x.v, 1));

@@ -60,6 +60,25 @@ inline Exponent nearest_exponent(Vec u) {
 }
 inline Vec scale(Vec x, Exponent e) { return x * e.power * broadcast(0x1p-63f); }
 
+struct Ints {
+  int32x4_t v;
+};
+inline Ints zero_ints() { return {vdupq_n_s32(0)}; }
+inline Ints load(const int32_t* p) { return {vld1q_s32(p)}; }
+inline void store(int32_t* p, Ints x) { vst1q_s32(p, x.v); }
+inline Ints operator+(Ints a, Ints b) { return {vaddq_s32(a.v, b.v)}; }
+inline Ints max(Ints a, Ints b) { return {vmaxq_s32(a.v, b.v)}; }
+inline int32_t reduce_max(Ints x) { return vmaxvq_s32(x.v); }
+inline Ints magnitude_bits(Vec x) { return {vreinterpretq_s32_f32(abs(x).v)}; }
+inline Vec to_floats(Ints x) { return {vcvtq_f32_s32(x.v)}; }
+inline Ints nearest(Vec x) { return {vcvtnq_s32_f32(x.v)}; }
+inline Ints join(const Ints (&x)[2]) { return {vsliq_n_s32(x[0].v, x[1].v, 16)}; }
+inline Ints join(const Ints (&x)[4]) {
+  const int32x4_t even = vsliq_n_s32(x[0].v, x[2].v, 16), odd = vsliq_n_s32(x[1].v, x[3].v, 16);
+  const int16x8_t all = vsliq_n_s16(vreinterpretq_s16_s32(even), vreinterpretq_s16_s32(odd), 8);
+  return {vreinterpretq_s32_s16(all)};
+}
+
 inline float reduce_add(Vec x) {  // not vaddvq_f32, which adds neighbours first
   const float32x2_t s = vadd_f32(vget_low_f32(x.v), vget_high_f32(x.v));
   return vget_lane_f32(vpadd_f32(s, s), 0);

@@ -102,6 +102,44 @@ struct Exponent {
 inline Exponent nearest_exponent(Vec u) { return {{nearbyintf(u.v)}}; }
 inline Vec scale(Vec x, Exponent e) { return {e.n.v == e.n.v ? ldexpf(x.v, static_cast<int>(e.n.v)) : e.n.v}; }
 
+// 32-bit whole numbers, as many as a Vec has floats.
+struct Ints {
+  int32_t v;
+};
+inline Ints zero_ints() { return {0}; }
+inline Ints load(const int32_t* p) { return {*p}; }
+inline void store(int32_t* p, Ints x) { *p = x.v; }
+inline Ints operator+(Ints a, Ints b) { return {a.v + b.v}; }
+inline Ints max(Ints a, Ints b) { return {a.v > b.v ? a.v : b.v}; }
+inline int32_t reduce_max(Ints x) { return x.v; }
+
+// The bits of |x|, which as whole numbers are in the order of the magnitudes, with NaN above infinity.
+inline Ints magnitude_bits(Vec x) {
+  Ints bits;
+  memcpy(&bits.v, &x.v, sizeof bits.v);
+  bits.v &= 0x7fffffff;
+  return bits;
+}
+inline Vec to_floats(Ints x) { return {static_cast<float>(x.v)}; }
+// The nearest whole number, the even one of two, where |x| < 2^22; of NaN a multiple of 2^16. Adding 1.5 * 2^23 rounds,
+// and leaves the number in the sum's last bits.
+inline Ints nearest(Vec x) {
+  const float shift = 0x1.8p23f, sum = x.v + shift;
+  int32_t bits, zero_bits;
+  memcpy(&bits, &sum, sizeof bits);
+  memcpy(&zero_bits, &shift, sizeof zero_bits);
+  return {x.v == x.v ? bits - zero_bits : 0};
+}
+// The last 8 bits of four, and the last 16 of two, the first lowest.
+inline Ints join(const Ints (&x)[4]) {
+  uint32_t all = 0;
+  for (int i = 0; i < 4; ++i) all |= (static_cast<uint32_t>(x[i].v) & 0xff) << 8 * i;
+  return {static_cast<int32_t>(all)};
+}
+inline Ints join(const Ints (&x)[2]) {
+  return {static_cast<int32_t>((static_cast<uint32_t>(x[0].v) & 0xffff) | static_cast<uint32_t>(x[1].v) << 16)};
+}
+
 inline float reduce_add(Vec x) { return x.v; }
 inline float reduce_max(Vec x) { return x.v; }
 

@@ -118,6 +118,60 @@ void test_reduce() {
   }
 }
 
+void test_ints() {
+  float x[kLanes];
+  int32_t bits[kLanes], got[kLanes];
+  // To nearest, ties to even; NaN leaves nothing in the last 16 bits.
+  for (int i = -600; i <= 600; ++i) {
+    for (int lane = 0; lane < kLanes; ++lane) x[lane] = static_cast<float>(i + lane) / 4.0f;
+    store(got, nearest(load(x)));
+    for (int lane = 0; lane < kLanes; ++lane) CHECK(got[lane] == static_cast<int32_t>(nearbyintf(x[lane])));
+  }
+  const float nans[] = {NAN, -NAN};
+  for (const float nan : nans) {
+    store(got, nearest(broadcast(nan)));
+    for (const int32_t lane : got) CHECK((lane & 0xffff) == 0);
+  }
+  const float special[] = {0.0f, -0.0f, 1e-45f, -1e-45f, 1.0f, -1.5f, 3.4028234664e38f, -INFINITY, NAN};
+  for (const float value : special) {
+    const float magnitude = fabsf(value);
+    memcpy(bits, &magnitude, sizeof magnitude);
+    store(got, magnitude_bits(broadcast(value)));
+    for (const int32_t lane : got) CHECK(lane == bits[0]);
+  }
+  // Sums beyond 2^24 are rounded to even; bytes and halves are joined from the first upward, each lane by itself.
+  const int32_t wholes[] = {0, -127, 16777217, 16777219, -16777217, -16777219, 2147483520, -2147483647 - 1};
+  for (const int32_t whole : wholes) {
+    for (int lane = 0; lane < kLanes; ++lane) bits[lane] = whole + lane % 2;
+    store(x, to_floats(load(bits)));
+    for (int lane = 0; lane < kLanes; ++lane) CHECK(x[lane] == static_cast<float>(bits[lane]));
+  }
+  Ints four[4], two[2];
+  for (int u = 0; u < 4; ++u) {
+    for (int lane = 0; lane < kLanes; ++lane) bits[lane] = (lane + u) % 3 ? 90 * u - 127 - lane : 255;
+    four[u] = load(bits);
+    if (u < 2) two[u] = four[u];
+  }
+  int32_t of_two[kLanes];
+  store(got, join(four));
+  store(of_two, join(two));
+  for (int lane = 0; lane < kLanes; ++lane) {
+    for (int u = 0; u < 4; ++u) {
+      const uint32_t value = static_cast<uint32_t>((lane + u) % 3 ? 90 * u - 127 - lane : 255);
+      CHECK((static_cast<uint32_t>(got[lane]) >> 8 * u & 0xff) == (value & 0xff));
+      if (u < 2) CHECK((static_cast<uint32_t>(of_two[lane]) >> 16 * u & 0xffff) == (value & 0xffff));
+    }
+  }
+  for (int i = 0; i < kLanes; ++i) {  // every lane counts
+    for (int lane = 0; lane < kLanes; ++lane) bits[lane] = i == lane ? 7 : -5;
+    CHECK(reduce_max(load(bits)) == 7);
+    store(got, max(load(bits), load(bits) + load(bits)));
+    for (int lane = 0; lane < kLanes; ++lane) CHECK(got[lane] == (i == lane ? 14 : -5));
+  }
+  store(got, zero_ints());
+  for (const int32_t lane : got) CHECK(lane == 0);
+}
+
 void test_load_transposed() {
   constexpr int kStride = 7;
   float x[kLanes * kStride], y[kLanes];
@@ -177,6 +231,7 @@ int unit_tests(int, char**) {
   test_partial();
   test_exponent();
   test_reduce();
+  test_ints();
   test_load_transposed();
   test_sum_over();
   test_fused_everywhere();
