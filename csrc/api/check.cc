@@ -48,8 +48,9 @@ squeezebert_status check_apart(const Matrix& output, const char* name, const squ
                         output);
 }
 
-squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_layer_norm& norm) {
-  const int64_t bytes = output.channels * static_cast<int64_t>(sizeof(float));
+squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_layer_norm& norm,
+                               int64_t channels) {
+  const int64_t bytes = channels * static_cast<int64_t>(sizeof(float));
   return check_matrices({flat(name, norm.weight, bytes), flat(name, norm.bias, bytes)}, output);
 }
 

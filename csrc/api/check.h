@@ -16,10 +16,11 @@ squeezebert_status check_matrices(std::initializer_list<Matrix> inputs, const Ma
 
 // `bytes` of memory as what shares some with it sees them; NULL has none.
 Matrix flat(const char* name, const void* memory, int64_t bytes);
-// That the output has none of a layer's weights and biases, or of a layer norm's, which is as wide as the output.
+// That the output has none of a layer's weights and biases, or of a layer norm's of so many channels.
 squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_linear& layer,
                                const Linear& linear);
-squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_layer_norm& norm);
+squeezebert_status check_apart(const Matrix& output, const char* name, const squeezebert_layer_norm& norm,
+                               int64_t channels);
 
 squeezebert_status check_format(const char* name, squeezebert_format format);
 squeezebert_status check_tokens(int64_t tokens);

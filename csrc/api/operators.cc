@@ -37,7 +37,7 @@ squeezebert_status conv1x1(squeezebert_context* context, int64_t tokens, const f
   SQUEEZEBERT_TRY(check_apart(out, "layer", *layer, linear));
   Rows residual;
   if (after) {
-    SQUEEZEBERT_TRY(check_apart(out, "layer_norm", *after->norm));
+    SQUEEZEBERT_TRY(check_apart(out, "layer_norm", *after->norm, shape.out_channels));
     SQUEEZEBERT_TRY(
         check_matrices({{"residual", after->residual, tokens, shape.out_channels, after->residual_stride}}, out));
     residual = {after->residual, after->residual_stride};
@@ -196,7 +196,7 @@ squeezebert_status squeezebert_grouped_ffn(squeezebert_context* context, int64_t
   SQUEEZEBERT_TRY(check_matrices({{"input", input, tokens, shape.in_channels, input_stride}}, out));
   SQUEEZEBERT_TRY(check_apart(out, "intermediate", *intermediate, first));
   SQUEEZEBERT_TRY(check_apart(out, "output_layer", *output_layer, second));
-  SQUEEZEBERT_TRY(check_apart(out, "layer_norm", *layer_norm));
+  SQUEEZEBERT_TRY(check_apart(out, "layer_norm", *layer_norm, shape.in_channels));
   const Ffn ffn{&first, &second, layer_norm};
   float* const memory = memory_for(context, ffn_floats(context->workers, tokens, ffn));
   if (!memory) return SQUEEZEBERT_OUT_OF_MEMORY;
@@ -236,7 +236,7 @@ squeezebert_status squeezebert_embedding_layer_norm(squeezebert_context* context
   SQUEEZEBERT_TRY(check_matrices({flat("input_ids", input_ids, id_bytes), flat("position_ids", position_ids, id_bytes),
                                   flat("token_type_ids", token_type_ids, id_bytes)},
                                  out));
-  SQUEEZEBERT_TRY(check_apart(out, "layer_norm", e.layer_norm));
+  SQUEEZEBERT_TRY(check_apart(out, "layer_norm", e.layer_norm, e.channels));
   run_embedding(context->workers, tokens, input_ids, token_type_ids, position_ids, e, {output, output_stride});
   return call.ended();
 }

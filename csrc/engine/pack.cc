@@ -3,6 +3,8 @@
 #include <cinttypes>
 #include <cstring>
 
+#include "engine/checksum.h"
+
 namespace squeezebert {
 
 namespace {
@@ -18,21 +20,10 @@ struct Header {
   squeezebert_conv_shape shape;
   uint64_t checksum;  // of all that stands before it
 };
-static_assert(offsetof(Header, checksum) % sizeof(uint64_t) == 0);
 static_assert(sizeof(Header) == 128, "the panels start at a cache line");
 
 constexpr char kMagic[9] = "SQZBPACK";
 constexpr uint32_t kVersion = 2;
-
-// FNV-1a over words rather than bytes: a call reads some 70 headers, and byte by byte they would be a tenth of its
-// overhead. Any change of one word changes the sum.
-uint64_t checksum(const Header& header) {
-  uint64_t words[offsetof(Header, checksum) / sizeof(uint64_t)];
-  std::memcpy(words, &header, sizeof words);
-  uint64_t hash = 14695981039346656037u;
-  for (const uint64_t word : words) hash = (hash ^ word) * 1099511628211u;
-  return hash;
-}
 
 }  // namespace
 

@@ -53,7 +53,7 @@ typedef enum squeezebert_status {
   SQUEEZEBERT_OK = 0,
   SQUEEZEBERT_INVALID_ARGUMENT = 1, /* a pointer, size, stride or offset that cannot be right */
   SQUEEZEBERT_UNSUPPORTED_ISA = 2,  /* the CPU lacks the ISA or product asked for, or the name is unknown */
-  SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight, or one of another product, version or shape */
+  SQUEEZEBERT_BAD_PACK = 3,         /* not a packed weight or layer, or one of another product, version or shape */
   SQUEEZEBERT_OUT_OF_MEMORY = 4,
   SQUEEZEBERT_HOST_ERROR = 5 /* the host's parallel_for did not call the body once for every worker */
 } squeezebert_status;
@@ -326,6 +326,21 @@ typedef struct squeezebert_layer {
   {sizeof(squeezebert_layer), {NULL, 0, NULL},     {NULL, 0, NULL},    {NULL, 0, NULL}, \
    {NULL, 0, NULL},           {NULL, NULL, 0.0f},  {NULL, 0, NULL},    {NULL, 0, NULL}, \
    {NULL, NULL, 0.0f},        SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32}
+
+/* A layer in one piece of memory, which can be copied, written to a file and mapped again: the packed weights of
+ * `layer`, its biases, layer norms and formats, each at a fixed place from the beginning, in the order in which they are
+ * used. It says what it holds, and is refused where its weights are. Bytes that it takes: a multiple of 64. */
+SQUEEZEBERT_API squeezebert_status squeezebert_packed_layer_size(const squeezebert_layer* layer, size_t* bytes);
+
+/* `packed` has at least squeezebert_packed_layer_size bytes, aligned to 4; to 64 for speed. The layer is copied. */
+SQUEEZEBERT_API squeezebert_status squeezebert_pack_layer(const squeezebert_layer* layer, void* packed,
+                                                          size_t packed_bytes);
+
+/* Fills in `layer` (SQUEEZEBERT_LAYER_INIT) as a view of `packed`: every pointer lies in it. New values may be written
+ * there, as by squeezebert_pack of a weight of the same shape and format. SQUEEZEBERT_BAD_PACK when it is no packed
+ * layer, or not for the products in use. */
+SQUEEZEBERT_API squeezebert_status squeezebert_read_layer(const void* packed, size_t packed_bytes,
+                                                          squeezebert_layer* layer);
 
 typedef struct squeezebert_encoder_shape {
   size_t struct_size;

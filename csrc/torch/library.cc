@@ -1,5 +1,5 @@
 // torch.ops.squeezebert.*: the schemas, and the CPU bodies behind them. Fakes, autograd and autocast are registered in
-// Python (squeezebert_kernels/ops.py), because the stable ABI has none of them.
+// Python (squeezebert_kernels/ops), because the stable ABI has none of them.
 #include <torch/csrc/stable/library.h>
 
 #include "torch/operators.h"
@@ -9,6 +9,10 @@ namespace squeezebert::torch_ops {
 STABLE_TORCH_LIBRARY(squeezebert, library) {
   library.def("pack_grouped_conv1x1(Tensor weight, int groups) -> Tensor");
   library.def("pack_grouped_conv1d(Tensor weight, int groups) -> Tensor");
+  library.def("unpack_grouped_conv1x1(Tensor weight, int in_channels, int groups) -> Tensor");
+  library.def("pack_encoder_layer(Tensor[] params, int[] groups, float eps) -> Tensor");
+  library.def(
+      "unpack_encoder_layer(Tensor layer, int channels, int intermediate_channels, int[] groups) -> Tensor[]");
   library.def("grouped_conv1x1(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
   library.def("grouped_conv1x1_gelu(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
   library.def(
@@ -41,6 +45,9 @@ STABLE_TORCH_LIBRARY(squeezebert, library) {
 STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
   library.impl("pack_grouped_conv1x1", TORCH_BOX(&PackGroupedConv1x1));
   library.impl("pack_grouped_conv1d", TORCH_BOX(&PackGroupedConv1d));
+  library.impl("unpack_grouped_conv1x1", TORCH_BOX(&UnpackGroupedConv1x1));
+  library.impl("pack_encoder_layer", TORCH_BOX(&PackEncoderLayer));
+  library.impl("unpack_encoder_layer", TORCH_BOX(&UnpackEncoderLayer));
   library.impl("grouped_conv1x1", TORCH_BOX(&GroupedConv1x1));
   library.impl("grouped_conv1x1_gelu", TORCH_BOX(&GroupedConv1x1Gelu));
   library.impl("grouped_conv1x1_add_layer_norm", TORCH_BOX(&GroupedConv1x1AddLayerNorm));

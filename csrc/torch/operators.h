@@ -14,6 +14,10 @@ using OptionalTensor = std::optional<Tensor>;
 
 Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups);
 Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups);
+Tensor UnpackGroupedConv1x1(const Tensor& weight, int64_t in_channels, int64_t groups);
+Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps);
+std::vector<Tensor> UnpackEncoderLayer(const Tensor& layer, int64_t channels, int64_t intermediate_channels,
+                                       const std::vector<int64_t>& groups);
 
 Tensor GroupedConv1x1(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int64_t groups);
 Tensor GroupedConv1x1Gelu(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int64_t groups);

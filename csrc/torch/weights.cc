@@ -69,9 +69,7 @@ Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t gro
   const Argument& name = names.weight;
   if (weight.dim() != 2 || weight.numel() == 0)
     Fail(name, "a packed weight [out_channels, bytes_per_channel]", Describe(weight));
-  Tensor packed = torch::stable::contiguous(weight);
-  // A view into other bytes, say of a file, may begin anywhere; the floats in it must not.
-  if (reinterpret_cast<uintptr_t>(packed.const_data_ptr()) % alignof(float) != 0) packed = torch::stable::clone(packed);
+  const Tensor packed = AlignedBytes(weight);
   squeezebert_conv_shape shape{};
   const squeezebert_status status =
       squeezebert_packed_shape(packed.const_data_ptr(), static_cast<size_t>(packed.numel()), &shape, format);
@@ -93,6 +91,12 @@ Tensor CheckedPacked(const LinearNames& names, const Tensor& weight, int64_t gro
 }
 
 }  // namespace
+
+Tensor AlignedBytes(const Tensor& packed) {
+  const Tensor bytes = packed.is_contiguous() ? packed : torch::stable::contiguous(packed);
+  const bool aligned = reinterpret_cast<uintptr_t>(bytes.const_data_ptr()) % alignof(float) == 0;
+  return aligned ? bytes : torch::stable::clone(bytes);
+}
 
 Tensor Pack(const Argument& weight_name, const Argument& groups_name, const Tensor& weight, int64_t groups,
             KernelSize kernel_size) {

@@ -51,8 +51,11 @@ from .functions import (
     grouped_conv1x1_gelu,
     grouped_ffn,
     grouped_qkv_attention,
+    pack_encoder_layer,
     pack_grouped_conv1d,
     pack_grouped_conv1x1,
+    unpack_encoder_layer,
+    unpack_grouped_conv1x1,
 )
 from .loading import load_operators
 
@@ -67,8 +70,11 @@ __all__ = [
     "grouped_conv1x1_gelu",
     "grouped_ffn",
     "grouped_qkv_attention",
+    "pack_encoder_layer",
     "pack_grouped_conv1d",
     "pack_grouped_conv1x1",
+    "unpack_encoder_layer",
+    "unpack_grouped_conv1x1",
 ]
 
 _path = load_operators()

@@ -10,7 +10,13 @@ import torch
 
 from .autograd import DIFFERENTIABLE
 
-PACKING = ("pack_grouped_conv1x1", "pack_grouped_conv1d")
+PACKING = (
+    "pack_grouped_conv1x1",
+    "pack_grouped_conv1d",
+    "unpack_grouped_conv1x1",
+    "pack_encoder_layer",
+    "unpack_encoder_layer",
+)
 
 
 def register(library: torch.library.Library) -> None:

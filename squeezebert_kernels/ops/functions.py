@@ -33,6 +33,39 @@ def pack_grouped_conv1d(weight: Tensor, groups: int) -> Tensor:
     return _ops.pack_grouped_conv1d.default(weight, groups)
 
 
+def unpack_grouped_conv1x1(weight: Tensor, in_channels: int, groups: int) -> Tensor:
+    """The weight that `pack_grouped_conv1x1` packed, rounded to what it was packed as.
+
+    weight: a packed one, on the CPU, of so many input channels and groups.
+
+    Returns float32 [out_channels, in_channels / groups].
+    """
+    return _ops.unpack_grouped_conv1x1.default(weight, in_channels, groups)
+
+
+def pack_encoder_layer(params: Sequence[Tensor], groups: Sequence[int], eps: float) -> Tensor:
+    """Packs an encoder layer into one tensor, on the CPU: its weights for the instruction set in use, and the rest.
+
+    params: 16 tensors, groups, eps: as `encoder_layer` takes them; weights plain or packed.
+
+    Returns uint8 [bytes]: opaque bytes that know all of this, in the order in which it is used. They can be copied to
+    any place; one that is a multiple of 64 is fastest.
+    """
+    return _ops.pack_encoder_layer.default(params, groups, eps)
+
+
+def unpack_encoder_layer(
+    layer: Tensor, channels: int, intermediate_channels: int, groups: Sequence[int]
+) -> list[Tensor]:
+    """The 16 tensors that `pack_encoder_layer` packed, weights rounded to what they were packed as.
+
+    layer: a packed one, of so many channels and groups.
+
+    Returns copies, float32: weights [out_channels, in_channels / groups], the others [channels].
+    """
+    return _ops.unpack_encoder_layer.default(layer, channels, intermediate_channels, groups)
+
+
 def grouped_conv1x1(input: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
     """Position-wise grouped convolution: each token's channels, in `groups` blocks, times each block's own matrix.
 
@@ -213,8 +246,11 @@ def encoder_layer(
 
     input: [N, S, C], [S, C], or packed [T, C] with cu_seqlens (then without a mask).
     params: 16 tensors in Hugging Face's order: weight and bias of query, key, value, post_attention, post_attention's
-    LayerNorm, intermediate, output, output's LayerNorm. Weights plain or packed.
-    groups: [query, key, value, post_attention, intermediate, output]. Returns the shape of input.
+    LayerNorm, intermediate, output, output's LayerNorm. Weights plain or packed. Or one tensor, made of them by
+    `pack_encoder_layer`.
+    groups: [query, key, value, post_attention, intermediate, output]; [] beside a packed layer, which has its own, and
+    its own eps: what is given then is not read.
+    Returns the shape of input.
     """
     return _ops.encoder_layer.default(input, params, num_heads, groups, eps, mask, cu_seqlens)
 
@@ -229,7 +265,8 @@ def encoder(
     cu_seqlens: Tensor | None = None,
     first_token_only: bool = False,
 ) -> Tensor:
-    """`encoder_layer` after `encoder_layer` in one call: params holds 16 tensors for each layer in turn.
+    """`encoder_layer` after `encoder_layer` in one call: params holds 16 tensors for each layer in turn, or a packed
+    layer for each, which may differ in groups and eps.
 
     first_token_only: return only the row of each sequence's first token, [N, C] (N = 1 for an input of [S, C]), and
     compute in the last layer only what it needs; every sequence must then have a token. Otherwise returns the shape of
