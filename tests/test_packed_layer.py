@@ -1,4 +1,4 @@
-"""pack_encoder_layer, unpack_encoder_layer and unpack_grouped_conv1x1: what was packed computes the same and comes back;
+"""pack_encoder_layer, unpack_encoder_layer, unpack_grouped_conv1x1: what was packed computes the same and comes back;
 what they, and an encoder of packed layers, refuse."""
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def test_a_packed_layer_survives_copies_and_files() -> None:
     strided = torch.stack([layer, layer], 1)[:, 0]
     for other in (layer.clone(), copy.deepcopy(layer), torch.load(file), unaligned, strided):
         assert torch.equal(ops.encoder_layer(input, [other], 4, [], 1e-12), expected)
-        assert torch.equal(ops.pack_encoder_layer(ops.unpack_encoder_layer(other, 24, 48, GROUPS), GROUPS, 1e-12), layer)
+        assert torch.equal(
+            ops.pack_encoder_layer(ops.unpack_encoder_layer(other, 24, 48, GROUPS), GROUPS, 1e-12), layer
+        )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -188,7 +190,11 @@ def _call(name: str, **change: Any) -> Callable[[], Any]:
             "layer: expected one of shape [12, 3], groups = 4, got one of shape [24, 6], groups = 4",
         ),
         ("unpack_encoder_layer", {"groups": [4, 4, 2, 1, 2, 12]}, "layer: expected one of shape [48, 12], groups = 2"),
-        ("unpack_grouped_conv1x1", {"weight": torch.ones(20, 6)}, "weight: expected a packed weight, dtype torch.uint8"),
+        (
+            "unpack_grouped_conv1x1",
+            {"weight": torch.ones(20, 6)},
+            "weight: expected a packed weight, dtype torch.uint8",
+        ),
         ("unpack_grouped_conv1x1", {"in_channels": 12}, "weight: expected a packed weight for 12 input channels, got"),
         ("unpack_grouped_conv1x1", {"groups": 2}, "groups: expected the 4 groups that weight was packed with, got 2"),
         (

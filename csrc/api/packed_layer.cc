@@ -1,7 +1,7 @@
 // The C API: a layer in one piece of memory.
 //
-// A header, then its parts, each at a multiple of 64 bytes from the header: the floats, then the weights in the order in
-// which they are used, so that one is followed by the next. Weights have headers of their own (engine/pack.cc).
+// A header, then its parts, each at a multiple of 64 bytes from the header: the floats, then the weights in the order
+// in which they are used, so that one is followed by the next. Weights have headers of their own (engine/pack.cc).
 #include <array>
 #include <cinttypes>
 #include <cstring>
@@ -35,13 +35,13 @@ constexpr char kMagic[9] = "SQZBLAYR";
 constexpr uint32_t kVersion = 1;
 constexpr uint64_t kLine = 64;
 
-constexpr squeezebert_linear squeezebert_layer::*kLinear[kWeights] = {
+constexpr squeezebert_linear squeezebert_layer::* kLinear[kWeights] = {
     &squeezebert_layer::query,          &squeezebert_layer::key,          &squeezebert_layer::value,
     &squeezebert_layer::post_attention, &squeezebert_layer::intermediate, &squeezebert_layer::output};
-constexpr Linear Layer::*kDecoded[kWeights] = {&Layer::query,          &Layer::key,          &Layer::value,
-                                               &Layer::post_attention, &Layer::intermediate, &Layer::output};
-constexpr squeezebert_layer_norm squeezebert_layer::*kNorm[kNorms] = {&squeezebert_layer::post_attention_layer_norm,
-                                                                      &squeezebert_layer::output_layer_norm};
+constexpr Linear Layer::* kDecoded[kWeights] = {&Layer::query,          &Layer::key,          &Layer::value,
+                                                &Layer::post_attention, &Layer::intermediate, &Layer::output};
+constexpr squeezebert_layer_norm squeezebert_layer::* kNorm[kNorms] = {&squeezebert_layer::post_attention_layer_norm,
+                                                                       &squeezebert_layer::output_layer_norm};
 
 struct Part {
   const void* data;

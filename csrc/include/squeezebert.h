@@ -328,8 +328,8 @@ typedef struct squeezebert_layer {
    {NULL, NULL, 0.0f},        SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32}
 
 /* A layer in one piece of memory, which can be copied, written to a file and mapped again: the packed weights of
- * `layer`, its biases, layer norms and formats, each at a fixed place from the beginning, in the order in which they are
- * used. It says what it holds, and is refused where its weights are. Bytes that it takes: a multiple of 64. */
+ * `layer`, its biases, layer norms and formats, each at a fixed place from the beginning, in the order in which they
+ * are used. It says what it holds, and is refused where its weights are. Bytes that it takes: a multiple of 64. */
 SQUEEZEBERT_API squeezebert_status squeezebert_packed_layer_size(const squeezebert_layer* layer, size_t* bytes);
 
 /* `packed` has at least squeezebert_packed_layer_size bytes, aligned to 4; to 64 for speed. The layer is copied. */

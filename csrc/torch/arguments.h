@@ -64,8 +64,8 @@ enum class KernelSize { kOne, kAnyOdd };
 Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optional<Tensor>& bias, int64_t groups,
                 int64_t in_channels, KernelSize kernel_size);
 
-/// The bytes of what is packed, contiguous, and aligned as floats are: a view into other bytes, say of a file, may begin
-/// anywhere.
+/// The bytes of what is packed, contiguous, and aligned as floats are: a view into other bytes, say of a file, may
+/// begin anywhere.
 Tensor AlignedBytes(const Tensor& packed);
 
 /// Packs a plain weight, [out, in / groups] or [out, in / groups, K], float32 or float16, into a uint8 tensor [out,

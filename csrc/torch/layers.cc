@@ -35,8 +35,8 @@ bool IsPackedLayer(const Tensor& tensor) {
 PackedLayer AsPackedLayer(const Argument& argument, const Tensor& tensor) {
   if (!IsPackedLayer(tensor)) Fail(argument, "a packed layer [bytes]", Describe(tensor));
   PackedLayer layer{AlignedBytes(tensor), SQUEEZEBERT_LAYER_INIT};
-  const squeezebert_status status = squeezebert_read_layer(
-      layer.owner.const_data_ptr(), static_cast<size_t>(layer.owner.numel()), &layer.view);
+  const squeezebert_status status =
+      squeezebert_read_layer(layer.owner.const_data_ptr(), static_cast<size_t>(layer.owner.numel()), &layer.view);
   if (status == SQUEEZEBERT_BAD_PACK)
     Fail(argument, "a layer packed by pack_encoder_layer for the ISA in use",
          Describe(tensor) + ": " + squeezebert_last_error());
@@ -112,8 +112,8 @@ const Linear& Layers::AddLinear(int64_t first, int64_t slot, int64_t group, int6
   const LinearNames names{{op_, kParamNames[slot], first + slot},
                           {op_, kParamNames[slot + 1], first + slot + 1},
                           {op_, kGroupNames[group]}};
-  linears_.push_back(AsLinear(names, params_[first + slot], params_[first + slot + 1], groups_[group], in_channels,
-                              KernelSize::kOne));
+  linears_.push_back(
+      AsLinear(names, params_[first + slot], params_[first + slot + 1], groups_[group], in_channels, KernelSize::kOne));
   if (out_channels.has_value() && linears_.back().out_channels != *out_channels)
     Fail(names.weight, std::to_string(*out_channels) + " output channels, as many as input has",
          std::to_string(linears_.back().out_channels));

@@ -8,8 +8,8 @@
 
 namespace squeezebert::torch_ops {
 
-/// The checked tensors of all layers, which take and give `channels`, and the C API's view of them. groups, eps: of each
-/// layer of 16 tensors; a packed layer has its own.
+/// The checked tensors of all layers, which take and give `channels`, and the C API's view of them. groups, eps: of
+/// each layer of 16 tensors; a packed layer has its own.
 class Layers {
  public:
   Layers(const char* op, const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ..triton.packed_format import packed_shape
 
-
 _WEIGHTS = (0, 2, 4, 6, 10, 12)  # in a layer's 16 tensors
 
 
@@ -106,9 +105,7 @@ def _unpacked(weight: Tensor, in_channels: int, groups: int) -> Tensor:
     return weight.new_empty((weight.shape[0], in_channels // groups), dtype=torch.float32)
 
 
-def _unpacked_layer(
-    layer: Tensor, channels: int, intermediate_channels: int, groups: Sequence[int]
-) -> list[Tensor]:
+def _unpacked_layer(layer: Tensor, channels: int, intermediate_channels: int, groups: Sequence[int]) -> list[Tensor]:
     widths = [(channels, channels)] * 4 + [(intermediate_channels, channels), (channels, intermediate_channels)]
     sizes: list[tuple[int, ...]] = []
     for index, ((out_channels, in_channels), count) in enumerate(zip(widths, groups, strict=True)):

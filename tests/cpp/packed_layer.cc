@@ -20,9 +20,7 @@ constexpr size_t kVersionAt = 8, kKeyFormatAt = 12, kEpsilonAt = 20, kBytesAt = 
 // Memory for a layer, aligned to a cache line as the panels in it want to be, and `shift` bytes more.
 struct Memory {
   explicit Memory(size_t bytes, size_t shift = 0) : all(bytes + 64 + shift), size(bytes), shift(shift) {}
-  unsigned char* data() {
-    return all.data() + (64 - reinterpret_cast<uintptr_t>(all.data()) % 64) % 64 + shift;
-  }
+  unsigned char* data() { return all.data() + (64 - reinterpret_cast<uintptr_t>(all.data()) % 64) % 64 + shift; }
   Bytes all;
   size_t size, shift;
 };
@@ -94,8 +92,8 @@ void test_size() {
   EncoderLayer parts(768, 3072, {4, 4, 4, 1, 4, 4}, 1);
   parts.pack();
   size_t expected = 4 * (9 * 768 + 3072);
-  for (const Conv* conv : {&parts.query, &parts.key, &parts.value, &parts.post_attention, &parts.intermediate,
-                           &parts.output}) {
+  for (const Conv* conv :
+       {&parts.query, &parts.key, &parts.value, &parts.post_attention, &parts.intermediate, &parts.output}) {
     expected += conv->packed.size();
   }
   const squeezebert_layer layer = parts.get();
