@@ -73,6 +73,6 @@ class TestEncoder(EncoderContract):
     def test_number_of_params(self) -> None:
         given = self.arguments(3)
         for count in (0, 15, 31):
-            message = f"squeezebert::encoder: params: expected 16 tensors for each of one or more layers, got {count}"
+            message = f"encoder: params: expected 16 tensors for each .* or one packed layer each, got {count}"
             with pytest.raises(ValueError, match=message):
                 self.call({**given, "params": given["params"][:count]})

@@ -14,5 +14,5 @@ class TestEncoderLayer(EncoderContract):
 
     def test_number_of_params(self) -> None:
         given = self.arguments(3)
-        with pytest.raises(ValueError, match="squeezebert::encoder_layer: params: expected 16 tensors, got 15"):
+        with pytest.raises(ValueError, match="encoder_layer: params: expected 16 tensors, or one packed layer, got 15"):
             self.call({**given, "params": given["params"][:15]})
