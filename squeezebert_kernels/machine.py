@@ -12,18 +12,29 @@ import squeezebert_kernels
 
 def cpu_model() -> str:
     """The processor's name as the kernel reports it, else its architecture."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
+    names = _cpu_info()
     # x86 says "model name"; Arm kernels name the implementer and part number only.
     if "model name" in names:
         return names["model name"]
     if "CPU part" in names:
         return f"{platform.machine()} implementer {names.get('CPU implementer', '?')} part {names['CPU part']}"
     return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> set[str]:
+    """The instructions that the kernel reports, by its names: "avx512_vnni", on Arm "asimddp"."""
+    names = _cpu_info()
+    return set((names.get("flags") or names.get("Features", "")).split())
+
+
+def _cpu_info() -> dict[str, str]:
+    """The fields of the last processor in /proc/cpuinfo; none where there is no such file."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in fields.items()}
 
 
 def describe() -> dict[str, str]:

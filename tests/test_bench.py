@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.markers import splice, spliced
 from squeezebert_kernels import ops
 
 pytest.importorskip("pytest_benchmark")
@@ -77,13 +78,16 @@ def test_every_operator_has_a_benchmark() -> None:
     assert [name for name in operators if f"::bench_{name}[" not in listing] == []
 
 
-def test_readme_is_changed_between_the_markers_only() -> None:
-    sys.path.insert(0, str(ROOT / "bench"))
-    try:
-        from update_readme import BEGIN, END, splice
-    finally:
-        sys.path.remove(str(ROOT / "bench"))
-    assert splice(f"a\n{BEGIN}old\n{END}b\n", "new\n") == f"a\n{BEGIN}new\n{END}b\n"
-    for readme in ("", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}", f"{BEGIN}{END}{END}"):
+def test_documents_are_changed_between_the_markers_only(tmp_path: Path) -> None:
+    begin, end = "<!-- compare: begin -->\n", "<!-- compare: end -->\n"
+    path = tmp_path / "README.md"
+    path.write_text(f"a\n{begin}old\n{end}b\n")
+    splice(path, "compare", "new\n")
+    assert path.read_text() == f"a\n{begin}new\n{end}b\n"
+    for document in ("", begin, f"{end}{begin}", f"{begin}{begin}{end}", f"{begin}{end}{end}"):
         with pytest.raises(ValueError, match=r"README\.md: expected <!-- compare: begin --> and then"):
-            splice(readme, "new\n")
+            spliced(document, "compare", "new\n", "README.md")
+
+
+def test_readme_has_the_markers() -> None:
+    spliced((ROOT / "README.md").read_text(), "compare", "", "README.md")

@@ -81,7 +81,7 @@ def test_version_and_help_need_no_heavy_imports() -> None:
     assert run.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["predict", "--model", "x"], ["compare", "--dtype", "int8"]])
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["predict", "--model", "x"], ["compare", "--threads", "x"]])
 def test_arguments_that_make_no_sense(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

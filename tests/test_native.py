@@ -92,8 +92,11 @@ def test_float16_weights(isa: str) -> None:
 
 def test_peak_is_a_rate() -> None:
     assert kernels.measure_peak(0.01) > 0
+    assert kernels.measure_peak(0.01, "float16") > 0
     with pytest.raises(ValueError, match="seconds"):
         kernels.measure_peak(-1.0)
+    with pytest.raises(ValueError, match="format: expected "):
+        kernels.measure_peak(0.01, "int4")
 
 
 def test_thread_count_changes_no_bit() -> None:

@@ -49,12 +49,13 @@ void ForceProduct(const std::optional<std::string>& name) {
   CheckStatus(squeezebert_force_product(name ? name->c_str() : nullptr));
 }
 
-double MeasurePeak(double seconds) {
+double MeasurePeak(double seconds, const std::string& format_name) {
+  const squeezebert_format format = FormatNamed("format", format_name);
   double gflops = 0.0;
   squeezebert_status status;
   {
     const py::gil_scoped_release release;
-    status = squeezebert_measure_peak(SQUEEZEBERT_FLOAT32, seconds, &gflops);
+    status = squeezebert_measure_peak(format, seconds, &gflops);
   }
   CheckStatus(status);
   return gflops;
@@ -91,10 +92,10 @@ Until set: the CPUs that this process may run on, by its affinity and its cgroup
              R"(Gives back the working memory that calls from any thread have left for the next, and returns its bytes.
 
 That of torch.ops.squeezebert.* too. A call that is running keeps its own.)");
-  module.def("measure_peak", &MeasurePeak, py::arg("seconds") = 0.2,
-             R"(The float32 multiply-add rate of one core, GFLOP/s.
+  module.def("measure_peak", &MeasurePeak, py::arg("seconds") = 0.2, py::arg("format") = "float32",
+             R"(The multiply-add rate of one core in a format, GFLOP/s.
 
-2 per fused multiply-add, in the active instruction set: the best of several runs that take about `seconds` together.)");
+2 per multiply-add, by the product in use: the best of several runs that take about `seconds` together.)");
 }
 
 void BindPackedWeight(py::module_& module) {

@@ -63,7 +63,12 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--seq", type=int, help="one shape of this many tokens in place of the usual five")
     parser.add_argument("--sentences", type=int, default=8, help="of the text, in one batch (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=1, help="for every peer alike (default: %(default)s)")
-    parser.add_argument("--dtype", choices=("float32",), default="float32", help="(default: %(default)s)")
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        metavar="NAMES",
+        help="float32, float16, bfloat16, int8, separated by commas, or all (default: %(default)s)",
+    )
     parser.add_argument("--seconds", type=float, default=105.0, help="for the whole run (default: %(default).0f)")
     parser.add_argument("--peers", metavar="NAMES", help="some of the peers, separated by commas (default: all)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
@@ -103,6 +108,7 @@ def _compare(options: argparse.Namespace) -> None:
     try:
         from rich.console import Console
 
+        from squeezebert_kernels.compare.precisions import parse_dtypes
         from squeezebert_kernels.compare.run import Options, compare
     except ModuleNotFoundError as error:
         raise ImportError(f"compare needs {error.name}: pip install 'squeezebert_kernels[bench]'") from error
@@ -114,7 +120,7 @@ def _compare(options: argparse.Namespace) -> None:
         tokens=options.seq,
         sentences=options.sentences,
         threads=options.threads,
-        dtype=options.dtype,
+        dtypes=parse_dtypes(options.dtype),
         seconds=options.seconds,
         peers=tuple(options.peers.split(",")) if options.peers else None,
         json=options.json,

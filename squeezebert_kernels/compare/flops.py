@@ -62,7 +62,8 @@ def encoder_flops(shape: EncoderShape, lengths: Iterable[int]) -> int:
     return 2 * shape.layers * (position_wise + attention)
 
 
-def encoder_bytes(shape: EncoderShape, lengths: Iterable[int], element_size: int = 4) -> int:
-    """Bytes one pass cannot avoid moving: every weight once, the input and the output of the encoder once."""
+def encoder_bytes(shape: EncoderShape, lengths: Iterable[int], weight_size: int = 4) -> int:
+    """Bytes one pass cannot avoid moving: every weight once, of `weight_size` bytes each, and the encoder's input and
+    output once, in float32."""
     activations = 2 * sum(lengths) * shape.hidden
-    return element_size * (shape.layers * shape.weights() + activations)
+    return weight_size * shape.layers * shape.weights() + 4 * activations

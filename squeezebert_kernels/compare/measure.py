@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import torch
 from rich.progress import Progress
 
+from .contest import Contest, Peer, RunOnce
 from .flops import encoder_bytes, encoder_flops
-from .peers import REFERENCE, Contest, Peer, RunOnce
+from .peers import REFERENCE
+from .precisions import WEIGHT_SIZES
 from .results import Row
 from .timing import measure_peak, race
 from .workload import Workload
@@ -29,7 +31,7 @@ class Measurement:
     workload: Workload
     difference: float | None
     seconds: list[float]
-    peak: float  # GFLOP/s of all threads together, measured in every round of this workload: the median
+    peak: float  # GFLOP/s of all threads in the peer's format, measured in every round of this workload: the median
 
     def row(self, contest: Contest) -> Row:
         """The figures that are reported."""
@@ -40,13 +42,14 @@ class Measurement:
             workload=self.workload.name,
             tokens=sum(self.workload.lengths),
             peer=self.peer.name,
+            dtype=self.peer.dtype,
             title=self.peer.title,
             milliseconds=1e3 * typical,
             passes=len(self.seconds),
             gflops=flops / typical / 1e9,
             peak_gflops=self.peak,
             share_of_peak=flops / typical / 1e9 / self.peak,
-            intensity=flops / encoder_bytes(shape, self.workload.lengths),
+            intensity=flops / encoder_bytes(shape, self.workload.lengths, WEIGHT_SIZES[self.peer.dtype]),
             max_difference=self.difference,
         )
 
@@ -67,7 +70,7 @@ def measure(
 
         def show(peer: Peer, workload: Workload = workload) -> None:
             # Drawn between turns only: a thread that redraws the bar would take its time from whoever is running.
-            progress.update(task, description=f"{workload.name}: {peer.title}", refresh=True)
+            progress.update(task, description=f"{workload.name}: {peer.title}, {peer.dtype}", refresh=True)
 
         with torch.inference_mode():
             measurements += _measure_workload(contest, peers, workload, deadline, share, show)
@@ -84,27 +87,39 @@ def _measure_workload(
     share: float,
     show: Callable[[Peer], None],
 ) -> list[Measurement]:
-    by_name = {peer.name: peer for peer in peers}
-    passes = {name: peer.bind(workload) for name, peer in by_name.items()}
-    expected = passes[REFERENCE.name]()
+    by_key = {peer.key: peer for peer in peers}
+    passes = {key: peer.bind(workload) for key, peer in by_key.items()}
+    expected = next(passes[key] for key, peer in by_key.items() if is_reference(peer))()
     differences = {}
-    for name, peer in by_name.items():
-        differences[name] = check(peer, passes[name], expected, workload)
+    for key, peer in by_key.items():
+        differences[key] = check(peer, passes[key], expected, workload)
         show(peer)
     # Only now: the first batch of its kind makes torch.compile compile, and that time is gone.
     seconds = (deadline - time.perf_counter()) * share
-    peaks: list[float] = []
+    peaks: dict[str, list[float]] = {peer.dtype: [] for peer in peers}
+
+    def measure_peaks() -> None:
+        for dtype, measured in peaks.items():
+            measured.append(measure_peak(contest.threads, dtype, PEAK_SECONDS))
+
     times = race(
         passes,
         seconds,
         FEWEST_ROUNDS,
         MOST_ROUNDS,
-        after_turn=lambda name: show(by_name[name]),
-        # The peak takes its turn as well: a core's clock moves by several percent within a run.
-        after_round=lambda: peaks.append(measure_peak(contest.threads, PEAK_SECONDS)),
+        after_turn=lambda key: show(by_key[key]),
+        # The peaks take their turn as well: a core's clock moves by several percent within a run.
+        after_round=measure_peaks,
     )
-    peak = statistics.median(peaks)
-    return [Measurement(peer, workload, differences[name], times[name], peak) for name, peer in by_name.items()]
+    return [
+        Measurement(peer, workload, differences[key], times[key], statistics.median(peaks[peer.dtype]))
+        for key, peer in by_key.items()
+    ]
+
+
+def is_reference(peer: Peer) -> bool:
+    """The one whose outputs the others' are compared with."""
+    return type(peer) is REFERENCE and peer.dtype == "float32"
 
 
 def check(peer: Peer, run: RunOnce, expected: torch.Tensor, workload: Workload) -> float | None:
@@ -115,10 +130,10 @@ def check(peer: Peer, run: RunOnce, expected: torch.Tensor, workload: Workload) 
     output = run()
     if output.shape != expected.shape or not bool(output[workload.attention_mask.bool()].isfinite().all()):
         raise RuntimeError(
-            f"{peer.title} on {workload.name}: expected finite values of shape {list(expected.shape)}, "
+            f"{peer.title}, {peer.dtype}, on {workload.name}: expected finite values of shape {list(expected.shape)}, "
             f"got shape {list(output.shape)}, or values that are not finite"
         )
-    if not peer.same_model:
+    if peer.is_bert:
         return None
     real = workload.attention_mask.bool()
-    return float((output[real] - expected[real]).abs().max())
+    return float((output[real].float() - expected[real]).abs().max())

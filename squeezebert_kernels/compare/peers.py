@@ -1,63 +1,29 @@
 """The competitors, one class each: how to set it up, and what one pass of it is.
 
 Every peer gets the same batch (token ids and mask, padded) and gives the base model's two outputs, the last hidden
-state and the pooler's; every peer runs float32 on the same number of threads, set up as its own manual recommends.
+state and the pooler's, on the same number of threads, set up as its own manual recommends. A peer that computes in
+several formats takes part once for each that is asked for.
 """
 
 from __future__ import annotations
 
 import copy
-import importlib.util
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from .exported import INPUTS, OUTPUTS, ExportedModel
-from .flops import EncoderShape
+from .contest import Contest, Peer, RunOnce
+from .precisions import DTYPES, TORCH_DTYPES
+from .runtimes import (
+    OnnxRuntime,
+    OnnxRuntimeBert,
+    OnnxRuntimeTokenMajor,
+    OpenVino,
+    OpenVinoBert,
+    OpenVinoTokenMajor,
+)
 from .token_major import FAMILY_OF
 from .workload import Workload
-
-RunOnce = Callable[[], Tensor]
-
-
-@dataclass(frozen=True)
-class Contest:
-    """What the competitors compete on. `model` is a Hugging Face base model in eval mode that nobody may change."""
-
-    model: Any
-    exported: ExportedModel
-    threads: int
-
-
-class Peer(ABC):
-    """A competitor. Making one sets it up (export, compile, pack), which is not timed."""
-
-    name: ClassVar[str]
-    title: ClassVar[str]
-    requires: ClassVar[tuple[str, ...]] = ()
-    # False for a network of other weights, whose outputs cannot be compared.
-    same_model: ClassVar[bool] = True
-
-    @classmethod
-    def reason_to_skip(cls, contest: Contest) -> str | None:
-        """Why this peer cannot take part, such as packages that are not installed; None when it can."""
-        missing = [package for package in cls.requires if importlib.util.find_spec(package) is None]
-        return f"not installed: {', '.join(missing)}" if missing else None
-
-    @abstractmethod
-    def __init__(self, contest: Contest) -> None: ...
-
-    @abstractmethod
-    def bind(self, workload: Workload) -> RunOnce:
-        """One pass over this batch: gives the last hidden state, [sequences, tokens, hidden]."""
-
-    def shape(self, contest: Contest) -> EncoderShape:
-        """The encoder this peer runs, for counting its operations."""
-        return EncoderShape.of(contest.model.config)
 
 
 class TorchPeer(Peer):
@@ -72,44 +38,17 @@ class TorchPeer(Peer):
 class HuggingFace(TorchPeer):
     name = "huggingface"
     title = "Hugging Face eager"
+    dtypes = ("float32", "bfloat16")
 
-    def __init__(self, contest: Contest) -> None:
-        self.model = contest.model
+    def __init__(self, contest: Contest, dtype: str) -> None:
+        super().__init__(contest, dtype)
+        self.model = _in_dtype(contest.bert if self.is_bert else contest.model, dtype)
 
 
-class BertBase(TorchPeer):
-    """The dense network that SqueezeBERT replaces: same depth and widths, no groups, seeded weights."""
-
+class BertBase(HuggingFace):
     name = "bert"
     title = "BERT, Hugging Face eager"
-    same_model = False
-
-    FIELDS = (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "hidden_act",
-        "max_position_embeddings",
-        "type_vocab_size",
-        "layer_norm_eps",
-        "pad_token_id",
-    )
-
-    @classmethod
-    def reason_to_skip(cls, contest: Contest) -> str | None:
-        return "the model is a BERT itself" if contest.model.config.model_type == "bert" else None
-
-    def __init__(self, contest: Contest) -> None:
-        from transformers import BertConfig, BertModel
-
-        config = contest.model.config
-        torch.manual_seed(0)
-        self.model = BertModel(BertConfig(**{name: getattr(config, name) for name in self.FIELDS})).eval()
-
-    def shape(self, contest: Contest) -> EncoderShape:
-        return EncoderShape.of(contest.model.config).dense()
+    is_bert = True
 
 
 class TorchCompile(TorchPeer):
@@ -122,68 +61,12 @@ class TorchCompile(TorchPeer):
     name = "compile"
     title = "torch.compile"
 
-    def __init__(self, contest: Contest) -> None:
+    def __init__(self, contest: Contest, dtype: str) -> None:
+        super().__init__(contest, dtype)
         self.model = copy.deepcopy(contest.model)
         family = FAMILY_OF[contest.model.config.model_type]
         for layer in self.model.encoder.get_submodule(family.layers).children():
             layer.forward = torch.compile(layer.forward, dynamic=True)
-
-
-class OnnxRuntime(Peer):
-    name = "onnxruntime"
-    title = "ONNX Runtime, as exported"
-    requires = ("onnxruntime", "onnx", "onnxscript")
-    token_major: ClassVar[bool] = False
-
-    def __init__(self, contest: Contest) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = contest.threads
-        options.inter_op_num_threads = 1
-        # Its workers would go on spinning after a pass, on the cores of whoever's turn is next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        path = contest.exported.token_major() if self.token_major else contest.exported.as_is()
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-
-    def bind(self, workload: Workload) -> RunOnce:
-        feed = dict(zip(INPUTS, (workload.input_ids.numpy(), workload.attention_mask.numpy()), strict=True))
-        return lambda: torch.from_numpy(self.session.run(OUTPUTS, feed)[0])
-
-
-class OnnxRuntimeTokenMajor(OnnxRuntime):
-    name = "onnxruntime-matmul"
-    title = "ONNX Runtime, MatMul graph"
-    token_major = True
-
-
-class OpenVino(Peer):
-    name = "openvino"
-    title = "OpenVINO, as exported"
-    requires = ("openvino", "onnx", "onnxscript")
-    token_major: ClassVar[bool] = False
-
-    def __init__(self, contest: Contest) -> None:
-        import openvino
-
-        settings = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": "1",
-            "INFERENCE_NUM_THREADS": str(contest.threads),
-            "INFERENCE_PRECISION_HINT": "f32",
-        }
-        path = contest.exported.token_major() if self.token_major else contest.exported.as_is()
-        self.request = openvino.Core().compile_model(path, "CPU", settings).create_infer_request()
-
-    def bind(self, workload: Workload) -> RunOnce:
-        feed = dict(zip(INPUTS, (workload.input_ids.numpy(), workload.attention_mask.numpy()), strict=True))
-        return lambda: torch.from_numpy(self.request.infer(feed, share_inputs=True, share_outputs=True)[0])
-
-
-class OpenVinoTokenMajor(OpenVino):
-    name = "openvino-matmul"
-    title = "OpenVINO, MatMul graph"
-    token_major = True
 
 
 class SqueezebertKernels(TorchPeer):
@@ -191,12 +74,18 @@ class SqueezebertKernels(TorchPeer):
 
     name = "squeezebert_kernels"
     title = "squeezebert_kernels"
+    dtypes = DTYPES
 
-    def __init__(self, contest: Contest) -> None:
+    def __init__(self, contest: Contest, dtype: str) -> None:
         from squeezebert_kernels import optimize
 
+        super().__init__(contest, dtype)
         self.model = copy.deepcopy(contest.model)
-        optimize(self.model)
+        optimize(self.model, dtype=TORCH_DTYPES[dtype])
+
+
+def _in_dtype(model: Any, dtype: str) -> Any:
+    return model if dtype == "float32" else copy.deepcopy(model).to(TORCH_DTYPES[dtype])
 
 
 PEERS: tuple[type[Peer], ...] = (
@@ -205,9 +94,13 @@ PEERS: tuple[type[Peer], ...] = (
     TorchCompile,
     OnnxRuntime,
     OnnxRuntimeTokenMajor,
+    OnnxRuntimeBert,
     OpenVino,
     OpenVinoTokenMajor,
+    OpenVinoBert,
     SqueezebertKernels,
 )
 OURS = SqueezebertKernels
 REFERENCE = HuggingFace
+# In float32 these are in every run, as what a lower precision is held against.
+ALWAYS = (HuggingFace, BertBase, SqueezebertKernels)

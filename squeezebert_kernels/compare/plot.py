@@ -10,7 +10,8 @@ from .peers import OURS
 from .report import conditions, milliseconds
 from .results import Results
 
-WIDTH, HEIGHT = 14.0, 6.0
+WIDTH, HEIGHT, ROW_HEIGHT = 14.0, 6.0, 4.0
+MARKERS = {"float32": "*", "float16": "v", "bfloat16": "s", "int8": "D"}
 
 
 def check_plot(path: Path) -> None:
@@ -25,67 +26,85 @@ def check_plot(path: Path) -> None:
 
 
 def save_plot(results: Results, path: Path) -> None:
-    """Writes the figure; the format follows the file's ending."""
+    """Writes the figure; the format follows the file's ending. A row of bars for each number format, one roofline."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, (bars, roofline) = plt.subplots(1, 2, figsize=(WIDTH, HEIGHT), width_ratios=(3, 2))
+    dtypes = results.ran()
+    figure = plt.figure(figsize=(WIDTH, HEIGHT + ROW_HEIGHT * (len(dtypes) - 1)))
+    grid = figure.add_gridspec(len(dtypes), 2, width_ratios=(3, 2))
     colors = _colors(results, plt.get_cmap("tab10"))
-    _draw_bars(bars, results, colors)
-    _draw_roofline(roofline, results, colors)
-    handles, labels = bars.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.05))
+    for index, dtype in enumerate(dtypes):
+        _draw_bars(figure.add_subplot(grid[index, 0]), results, dtype, colors)
+    _draw_roofline(figure.add_subplot(grid[:, 1]), results, colors)
+    titles = {row.peer: row.title for row in results.rows}
+    handles = [plt.Rectangle((0, 0), 1, 1, color=colors[peer]) for peer in titles]
+    figure.legend(handles, titles.values(), loc="lower center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.05))
     caption = textwrap.fill(conditions(results).replace("`", ""), 220)
     figure.text(0.5, 0.03, caption, ha="center", va="center", fontsize=6.5)
-    figure.tight_layout(rect=(0, 0.14, 1, 1))
+    figure.tight_layout(rect=(0, 0.14 * HEIGHT / figure.get_figheight(), 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def _colors(results: Results, palette: Any) -> dict[str, Any]:
-    """A color for each peer; ours is the dark one."""
+    """A color for each peer, in every format; ours is the dark one."""
     others = [name for name in dict.fromkeys(row.peer for row in results.rows) if name != OURS.name]
     return {**{name: palette(index) for index, name in enumerate(others)}, OURS.name: "black"}
 
 
-def _draw_bars(axes: Any, results: Results, colors: dict[str, Any]) -> None:
+def _draw_bars(axes: Any, results: Results, dtype: str, colors: dict[str, Any]) -> None:
     """Real tokens per second: one scale for short and long workloads, and for networks of different cost."""
-    titles = {row.peer: row.title for row in results.rows}
-    width = 0.85 / max(len(titles), 1)
-    for slot, (peer, title) in enumerate(titles.items()):
-        rows = [row for row in results.rows if row.peer == peer]
-        places = [results.workloads().index(row.workload) + (slot - (len(titles) - 1) / 2) * width for row in rows]
+    peers = list(dict.fromkeys(row.peer for row in results.rows if row.dtype == dtype))
+    width = 0.85 / max(len(peers), 1)
+    for slot, peer in enumerate(peers):
+        rows = [row for row in results.rows if (row.peer, row.dtype) == (peer, dtype)]
+        places = [results.workloads().index(row.workload) + (slot - (len(peers) - 1) / 2) * width for row in rows]
         rates = [1e3 * row.tokens / row.milliseconds for row in rows]
-        drawn = axes.bar(places, rates, width, label=title, color=colors[peer])
+        drawn = axes.bar(places, rates, width, color=colors[peer])
         times = [f"{milliseconds(row)} ms" for row in rows]
         axes.bar_label(drawn, labels=times, rotation=90, fontsize=6, padding=2)
     axes.margins(y=0.15)
     axes.set_xticks(range(len(results.workloads())), results.workloads())
     axes.set_xlabel("sequences x tokens")
     axes.set_ylabel("real tokens per second")
-    axes.set_title("Whole model: higher is better")
+    axes.set_title(f"Whole model, {dtype}: higher is better")
 
 
 def _draw_roofline(axes: Any, results: Results, colors: dict[str, Any]) -> None:
+    peaks = {dtype: results.peak_gflops(dtype) for dtype in results.ran()}
+    ridges = {dtype: peak / results.bandwidth_gbytes for dtype, peak in peaks.items()}
     intensities = [row.intensity for row in results.rows]
-    ridge = results.peak_gflops / results.bandwidth_gbytes
-    low, high = min(*intensities, ridge) / 2, max(*intensities, ridge) * 2
-    axes.plot([low, ridge, high], [low * results.bandwidth_gbytes, *[results.peak_gflops] * 2], color="grey")
-    axes.annotate("measured FMA peak", (high, results.peak_gflops), ha="right", va="bottom", fontsize=7, color="grey")
+    low, high = min(*intensities, *ridges.values()) / 2, max(*intensities, *ridges.values()) * 2
+    for dtype, peak in peaks.items():
+        axes.plot([low, ridges[dtype], high], [low * results.bandwidth_gbytes, peak, peak], color="grey", linewidth=1)
+    for names, peak in _roofs(peaks):
+        axes.annotate(f"measured peak, {names}", (high, peak), ha="right", va="bottom", fontsize=7, color="grey")
     for row in results.rows:
-        marker = "*" if row.peer == OURS.name else "o"
-        axes.scatter(row.intensity, row.gflops, color=colors[row.peer], marker=marker, s=60 if marker == "*" else 18)
+        size = 60 if row.peer == OURS.name else 18
+        axes.scatter(row.intensity, row.gflops, color=colors[row.peer], marker=MARKERS[row.dtype], s=size)
     for workload in results.workloads():
-        rows = [row for row in results.of(workload) if row.max_difference is not None]
-        if rows:
-            axes.annotate(
-                workload, (rows[0].intensity, min(row.gflops for row in rows)), (0, -12), textcoords="offset points",
-                ha="center", fontsize=7,
-            )  # fmt: skip
+        if ours := results.find(workload, OURS.name, "float32"):
+            place = (ours.intensity, ours.gflops)
+            axes.annotate(workload, place, (0, 8), textcoords="offset points", ha="center", fontsize=7)
+    for dtype in results.ran():
+        axes.scatter([], [], color="black", marker=MARKERS[dtype], s=60, label=dtype)
+    axes.legend(loc="lower right", frameon=False, fontsize=7)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log", base=2)
-    axes.set_xlabel("FLOP per byte that must move (weights and activations)")
+    axes.set_xlabel("operations per byte that must move (weights and activations)")
     axes.set_ylabel("GFLOP/s")
     axes.set_title("Roofline")
+
+
+def _roofs(peaks: dict[str, float]) -> list[tuple[str, float]]:
+    """The formats by their peaks; those that multiply at one rate, within what a measurement can tell, under one."""
+    roofs: list[tuple[str, float]] = []
+    for dtype, peak in sorted(peaks.items(), key=lambda item: item[1]):
+        if roofs and peak < 1.05 * roofs[-1][1]:
+            roofs[-1] = (f"{roofs[-1][0]}, {dtype}", peak)
+        else:
+            roofs.append((dtype, peak))
+    return roofs

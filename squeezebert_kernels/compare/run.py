@@ -20,15 +20,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from squeezebert_kernels.machine import describe
 from squeezebert_kernels.nn.tokenizer import load_tokenizer
 
-from .exported import ExportedModel
+from .contest import Contest, Peer
 from .measure import measure
 from .model import load_model
-from .peers import PEERS, REFERENCE, Contest, Peer
+from .peers import ALWAYS, PEERS, REFERENCE
 from .plot import check_plot, save_plot
+from .precisions import check_dtypes
 from .report import markdown, print_report
 from .results import Results
 from .timing import measure_bandwidth
-from .workload import FIXED_SHAPES, Workload, fixed_shape, read_text, sentence_batch
+from .workload import FIXED_SHAPES, Workload, fixed_shape, one_by_one, read_text, sentence_batch
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Options:
 
     batch, tokens: one fixed shape in place of the usual ones. sentences: how many of the text's make its batch.
     seconds: the whole run should end by then, set-up included; it takes longer when two rounds of everything do.
-    peers: names, None for all.
+    dtypes: the formats to compare in; what they are held against in float32 always runs. peers: names, None for all.
     """
 
     model: str | None = None
@@ -46,7 +47,7 @@ class Options:
     tokens: int | None = None
     sentences: int = 8
     threads: int = 1
-    dtype: str = "float32"
+    dtypes: tuple[str, ...] = ("float32",)
     seconds: float = 105.0
     peers: tuple[str, ...] | None = None
     json: Path | None = None
@@ -63,8 +64,7 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
     Raises ValueError for options that cannot be, ImportError when a package that everything needs is missing.
     """
     deadline = time.perf_counter() + options.seconds
-    if options.dtype != "float32":
-        raise ValueError(f"dtype: expected float32, the one this version computes in, got {options.dtype}")
+    check_dtypes(options.dtypes)
     for name in ("threads", "sentences"):
         if getattr(options, name) < 1:
             raise ValueError(f"{name}: expected at least 1, got {getattr(options, name)}")
@@ -81,15 +81,15 @@ def compare(options: Options, console: Console, model: Any | None = None) -> Res
         console.print(", ".join(f"{name} {value}" for name, value in machine.items()))
         model = load_model(options.model) if model is None else model
         workloads = make_workloads(options, model.config)
-        contest = Contest(model, ExportedModel(model, Path(folder)), options.threads)
+        contest = Contest(model, Path(folder), options.threads, one_by_one(workloads[-1]))
         with _progress(console) as progress:
-            peers, skipped = set_up(contest, options.peers, progress)
+            peers, skipped = set_up(contest, options.dtypes, options.peers, progress)
             rows = measure(contest, peers, workloads, deadline, progress)
         bandwidth = measure_bandwidth(options.threads)
     results = Results(
         machine=machine,
         model=options.model or f"{model.config.model_type} with seeded weights",
-        dtype=options.dtype,
+        dtypes=options.dtypes,
         threads=options.threads,
         command=options.command,
         date=datetime.datetime.now().astimezone().date().isoformat(),
@@ -124,21 +124,26 @@ def make_workloads(options: Options, config: Any) -> list[Workload]:
     return [*fixed, sentence_batch(tokenizer, text, options.sentences, positions)]
 
 
-def set_up(contest: Contest, names: tuple[str, ...] | None, progress: Progress) -> tuple[list[Peer], dict[str, str]]:
-    """Makes every peer asked for (the reference is always there); gives those, and why others were left out."""
+def set_up(
+    contest: Contest, dtypes: tuple[str, ...], names: tuple[str, ...] | None, progress: Progress
+) -> tuple[list[Peer], dict[str, str]]:
+    """Makes every peer asked for in every format that it has; gives those, and why others were left out."""
     known = {peer.name: peer for peer in PEERS}
     if names is not None and (unknown := set(names) - set(known)):
         raise ValueError(f"peers: expected names out of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    chosen = [peer for peer in PEERS if names is None or peer.name in names or peer is REFERENCE]
+    named = [peer for peer in PEERS if names is None or peer.name in names or peer is REFERENCE]
+    chosen = [(peer, "float32") for peer in named if "float32" in dtypes or peer in ALWAYS]
+    chosen += [(peer, dtype) for dtype in dtypes if dtype != "float32" for peer in named if dtype in peer.dtypes]
     task = progress.add_task("setting up", total=len(chosen))
     peers: list[Peer] = []
     skipped: dict[str, str] = {}
-    for peer in chosen:
-        progress.update(task, description=f"setting up {peer.title}", refresh=True)
-        if reason := peer.reason_to_skip(contest):
-            skipped[peer.title] = reason
+    for peer, dtype in chosen:
+        title = f"{peer.title}, {dtype}"
+        progress.update(task, description=f"setting up {title}", refresh=True)
+        if reason := peer.reason_to_skip(contest, dtype):
+            skipped[title] = reason
         else:
-            peers.append(peer(contest))
+            peers.append(peer(contest, dtype))
         progress.advance(task)
     progress.update(task, description="set up")
     return peers, skipped

@@ -11,14 +11,14 @@ import torch
 Pass = Callable[[], object]
 
 
-def measure_peak(threads: int, seconds: float = 0.2) -> float:
-    """Float32 fused multiply-add peak of `threads` cores busy at the same time, in GFLOP/s."""
+def measure_peak(threads: int, dtype: str = "float32", seconds: float = 0.2) -> float:
+    """Multiply-add peak in a format of `threads` cores busy at the same time, in GFLOP/s (int8: 1e9 operations)."""
     from squeezebert_kernels import _native
 
     if threads == 1:
-        return float(_native.measure_peak(seconds))
+        return float(_native.measure_peak(seconds, dtype))
     with ThreadPoolExecutor(threads) as pool:
-        return float(sum(pool.map(_native.measure_peak, [seconds] * threads)))
+        return float(sum(pool.map(_native.measure_peak, [seconds] * threads, [dtype] * threads)))
 
 
 def measure_bandwidth(threads: int, megabytes: int = 256, runs: int = 5) -> float:

@@ -22,18 +22,21 @@ FAMILY_OF = {"squeezebert": FAMILIES[0], "bert": FAMILIES[1]}
 
 
 class GroupedMatMul(nn.Module):
-    """A Conv1d [out, in / groups, 1] or Linear [out, in] with its weight as [groups, in / groups, out / groups]."""
+    """A Conv1d [out, in / groups, 1] or Linear [out, in] with its weight as [groups, in / groups, out / groups].
+
+    One group's is [in, out]: quantizers look for a constant, not for a slice of one.
+    """
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
         self.groups = getattr(layer, "groups", 1)
         blocks = layer.weight.detach().flatten(1).unflatten(0, (self.groups, -1)).transpose(1, 2)
-        self.weight = nn.Parameter(blocks.contiguous())
+        self.weight = nn.Parameter((blocks[0] if self.groups == 1 else blocks).contiguous())
         self.bias = nn.Parameter(layer.bias.detach().clone())
 
     def forward(self, tokens: Tensor) -> Tensor:
         if self.groups == 1:
-            return tokens @ self.weight[0] + self.bias
+            return tokens @ self.weight + self.bias
         sequences, length, channels = tokens.shape
         blocks = tokens.reshape(sequences * length, self.groups, channels // self.groups).transpose(0, 1)
         return (blocks @ self.weight).transpose(0, 1).reshape(sequences, length, -1) + self.bias

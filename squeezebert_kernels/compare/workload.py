@@ -73,6 +73,12 @@ def sentence_batch(tokenizer: Tokenizer, text: str, sentences: int, max_tokens: 
     return pad("text", rows)
 
 
+def one_by_one(batch: Workload) -> tuple[Workload, ...]:
+    """The sequences of a batch, each alone and without padding."""
+    rows = [batch.input_ids[index, :length].tolist() for index, length in enumerate(batch.lengths)]
+    return tuple(pad(batch.name, [row]) for row in rows)
+
+
 def pad(name: str, rows: Sequence[Sequence[int]]) -> Workload:
     """Stacks token rows of any lengths, filling with [PAD] = 0 on the right."""
     lengths = tuple(len(row) for row in rows)
