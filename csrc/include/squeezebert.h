@@ -2,7 +2,7 @@
  *
  * SqueezeBERT (Iandola et al. 2020, arXiv 2006.11316) is BERT whose position-wise fully-connected layers are grouped
  * 1x1 convolutions. This library runs its encoder, and every piece of it, on Arm and x86 CPUs, in float32 or with
- * float16 weights.
+ * float16 or bfloat16 weights.
  *
  * Conventions, for every function:
  *  - Layout is token-major: a matrix of `tokens` rows and `channels` columns, channels contiguous, consecutive rows
@@ -72,15 +72,19 @@ SQUEEZEBERT_API const char* squeezebert_version(void);
  * SQUEEZEBERT_FLOAT16 halves the memory that weights take and stream. They are rounded to float16. On Arm cores with
  * float16 arithmetic (Armv8.2 asimdhp) so are the values they are multiplied with; 64 products at a time are added up
  * in float16, at twice float32's rate, and those sums in float32. On all others products and sums are float32. Values
- * beyond 65504 become infinite. */
+ * beyond 65504 become infinite.
+ *
+ * SQUEEZEBERT_BFLOAT16 halves the memory too: weights are rounded to bfloat16, which has float32's range and 8 bits of
+ * its 24. Products and sums are float32. */
 typedef enum squeezebert_format
 #if defined(__cplusplus)
     : int /* so that C++ may read, and refuse, a number that is no format */
 #endif
 { SQUEEZEBERT_FLOAT32 = 0,
-  SQUEEZEBERT_FLOAT16 = 1 } squeezebert_format;
+  SQUEEZEBERT_FLOAT16 = 1,
+  SQUEEZEBERT_BFLOAT16 = 2 } squeezebert_format;
 
-/* "float32", "float16"; NULL for a number that is no format. */
+/* "float32", "float16", "bfloat16"; NULL for a number that is no format. */
 SQUEEZEBERT_API const char* squeezebert_format_name(squeezebert_format format);
 
 /* What results are computed with, beyond the formulas: the order of every sum, the polynomials, the roundings. Results

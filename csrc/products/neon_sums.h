@@ -12,6 +12,7 @@
 
 #include <stdint.h>
 
+#include "simd/bfloat16.h"
 #include "simd/half.h"
 #include "simd/hot_loop.h"
 #include "simd/vector.h"
@@ -69,13 +70,24 @@ inline __attribute__((always_inline)) VecPair load_next_pair(const float*& p) {
   return {{{x}, {y}}};
 }
 
-// float16 panels, widened.
+// 16-bit panels, widened.
 inline __attribute__((always_inline)) VecPair load_next_pair(const Half*& p) {
   uint16x4_t x, y;
   const Half* next = p;
   asm volatile("ldp %d0, %d1, [%2], #16" : "=w"(x), "=w"(y), "+r"(next));
   p = next;
   return {{{vcvt_f32_f16(vreinterpret_f16_u16(x))}, {vcvt_f32_f16(vreinterpret_f16_u16(y))}}};
+}
+
+inline __attribute__((always_inline)) VecPair load_next_pair(const BFloat16*& p) {
+  uint16x8_t both;
+  Vec x, y;
+  const BFloat16* next = p;
+  asm volatile("ldr %q0, [%1], #16" : "=w"(both), "+r"(next));
+  asm("shll %0.4s, %1.4h, #16" : "=w"(x.v) : "w"(both));
+  asm("shll2 %0.4s, %1.8h, #16" : "=w"(y.v) : "w"(both));
+  p = next;
+  return {{x, y}};
 }
 
 // For cores that reorder: a row is loaded just ahead of its first use; the loads run ahead by themselves.

@@ -79,8 +79,9 @@ inline void pack_right(const Columns<const float>& right, void* panels) {
 }
 
 inline float load_one(const float* p) { return *p; }
-inline float load_one(const Half* p) {
-  Half lanes[Vec::kLanes] = {*p};
+template <class Element>
+inline float load_one(const Element* p) {
+  Element lanes[Vec::kLanes] = {*p};
   float values[Vec::kLanes];
   store(values, load(lanes));
   return values[0];

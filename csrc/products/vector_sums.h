@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "simd/bfloat16.h"
 #include "simd/half.h"
 #include "simd/vector.h"
 
@@ -43,6 +44,12 @@ inline __attribute__((always_inline)) Vec load_in_order(const float* p) {
 inline __attribute__((always_inline)) Vec load_in_order(const Half* p) {
   Vec x;
   asm volatile("vcvtph2ps %1, %0" : "=x"(x.v) : "m"(*reinterpret_cast<const __m128i_u*>(p)));
+  return x;
+}
+inline __attribute__((always_inline)) Vec load_in_order(const BFloat16* p) {
+  Vec x;
+  asm volatile("vpmovzxwd %1, %0" : "=x"(x.v) : "m"(*reinterpret_cast<const __m128i_u*>(p)));
+  asm volatile("vpslld $16, %0, %0" : "+x"(x.v));
   return x;
 }
 inline __attribute__((always_inline)) Vec broadcast_in_order(const float* p) {

@@ -4,6 +4,7 @@
 #include <arm_neon.h>
 #include <stddef.h>
 
+#include "simd/bfloat16.h"
 #include "simd/half.h"
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
@@ -33,6 +34,17 @@ inline Vec load(const Half* p) { return {vcvt_f32_f16(vreinterpret_f16_u16(vld1_
 inline void store(Half* p, Vec x) { vst1_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(x.v))); }
 inline void store_one(Half* p, float x) {
   vst1_lane_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(x))), 0);
+}
+
+inline Vec load(const BFloat16* p) {
+  return {vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(&p->bits)), 16))};
+}
+inline void store(BFloat16* p, Vec x) {  // as store_one does it
+  const uint32x4_t bits = vreinterpretq_u32_f32(x.v);
+  const uint32x4_t even = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  const uint32x4_t rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), even);
+  const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+  vst1_u16(&p->bits, vshrn_n_u32(vbslq_u32(vceqq_f32(x.v, x.v), rounded, quiet), 16));
 }
 
 inline Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }

@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "simd/bfloat16.h"
 #include "simd/half.h"
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
@@ -65,6 +66,14 @@ inline void store_one(Half* p, float x) {
   p->bits = static_cast<uint16_t>(sign | magnitude);
 }
 inline void store(Half* p, Vec x) { store_one(p, x.v); }
+
+inline Vec load(const BFloat16* p) {
+  const uint32_t bits = static_cast<uint32_t>(p->bits) << 16;
+  Vec x;
+  memcpy(&x.v, &bits, sizeof bits);
+  return x;
+}
+inline void store(BFloat16* p, Vec x) { store_one(p, x.v); }
 
 inline Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
 inline Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }

@@ -1,4 +1,4 @@
-// The definitions of the operators, in float64 and plain loops, and how far float32 and float16 may be from them.
+// The definitions of the operators, in float64 and plain loops, and how far each format may be from them.
 #pragma once
 
 #include <algorithm>
@@ -12,26 +12,31 @@ using Doubles = std::vector<double>;
 
 inline Doubles widen(const Floats& x) { return {x.begin(), x.end()}; }
 
-// Half the distance from 1 to the next float32, and to the next float16.
+// Half the distance from 1 to the next float32, float16, bfloat16.
 constexpr double kFloatRoundoff = 0x1p-24;
 constexpr double kHalfRoundoff = 0x1p-11;
+constexpr double kBFloatRoundoff = 0x1p-8;
 
 // Of products and sums.
 inline double unit_roundoff() { return multiplies_half() ? kHalfRoundoff : kFloatRoundoff; }
 
-// A number as g_format stores it: with float16 the nearest of those, which are at least 2^-24 apart.
+// A number as g_format stores it: the nearest of the format's, which are at least 2^-24 (float16) or 2^-133 (bfloat16)
+// apart and end below 2^16 or 2^128.
 inline double stored(double x) {
   if (g_format == SQUEEZEBERT_FLOAT32 || !std::isfinite(x) || x == 0.0) return x;
-  const double step = ldexp(1.0, std::max(ilogb(x) - 10, -24));
+  const bool half = g_format == SQUEEZEBERT_FLOAT16;
+  const double step = ldexp(1.0, half ? std::max(ilogb(x) - 10, -24) : std::max(ilogb(x) - 7, -133));
   const double rounded = nearbyint(x / step) * step;
-  return fabs(rounded) < 65520.0 ? rounded : copysign(INFINITY, rounded);
+  return fabs(rounded) < (half ? 0x1p16 : 0x1p128) ? rounded : copysign(INFINITY, rounded);
 }
 
 // Of a chain of reductions whose lengths add up to `terms`, on values of at most about `size`. Roundings go up as often
 // as down, so they add up like the square root of their number; 4 leaves a dozen standard deviations.
-// With float16, attention rounds keys and values that are results themselves, on every ISA.
+// With 16-bit formats, attention rounds keys and values that are results themselves, on every ISA.
 inline double bound(int64_t terms, double size = 1.0) {
-  const double roundoff = g_format == SQUEEZEBERT_FLOAT16 ? kHalfRoundoff : kFloatRoundoff;
+  const double roundoff = g_format == SQUEEZEBERT_FLOAT16    ? kHalfRoundoff
+                          : g_format == SQUEEZEBERT_BFLOAT16 ? kBFloatRoundoff
+                                                             : kFloatRoundoff;
   return (2.0 + 4.0 * sqrt(static_cast<double>(terms))) * roundoff * size;
 }
 

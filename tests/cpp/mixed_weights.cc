@@ -1,4 +1,4 @@
-// Layers whose weights are float32 and float16 in any mixture: an encoder, and each block of it, has the bits of
+// Layers whose weights are float32 and a smaller format in any mixture: an encoder, and each block of it, has the bits of
 // single operators run one after the other, each with the format of its own weight.
 #include "support.h"
 
@@ -10,11 +10,11 @@ using namespace tests;
 constexpr int64_t kChannels = 48, kWide = 52, kHeads = 4, kHeadSize = kChannels / kHeads;
 constexpr int kMixtures = 1 << 6;
 
-squeezebert_format format_of(int mixture, int i) {
-  return mixture >> i & 1 ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
-}
+squeezebert_format g_smaller = SQUEEZEBERT_FLOAT16;
 
-// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th float16. Keys and values are
+squeezebert_format format_of(int mixture, int i) { return mixture >> i & 1 ? g_smaller : SQUEEZEBERT_FLOAT32; }
+
+// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th of the smaller format. Keys and values are
 // packed by the bits of the query's and the intermediate weight, so that theirs differ too.
 void pack(EncoderLayer& layer, int mixture) {
   layer.key_format = format_of(mixture, 0);
@@ -121,19 +121,19 @@ void check_encoder(const EncoderLayer (&layers)[2], const Offsets& offsets, cons
   }
 }
 
-// Every product of float16, each with that of float32 which its ISA uses.
+// Every product of a smaller format, each with that of float32 which its ISA uses.
 void for_each_pair_of_products(const std::function<void()>& body) {
-  g_format = SQUEEZEBERT_FLOAT16;
-  for_each_isa([&] {
+  for_each_kernels([&] {
+    if (g_format == SQUEEZEBERT_FLOAT32) return;
+    g_smaller = g_format;
     g_format = SQUEEZEBERT_FLOAT32;
     body();
-    g_format = SQUEEZEBERT_FLOAT16;
+    g_format = g_smaller;
   });
-  g_format = SQUEEZEBERT_FLOAT32;
 }
 
 // Groups that line up, which run fused whatever the formats, and groups that do not. Sevens make every mixture of
-// query, key and value, and every one of the other three. The second layer has float16 where the first has float32.
+// query, key and value, and every one of the other three. The second layer has the smaller format where the first has float32.
 void test_mixtures() {
   const Offsets offsets = {0, 1, 20, 27};
   const Floats x = random(27 * kChannels, 1);

@@ -64,16 +64,16 @@ void test_blocks_of_intermediate_values() {
 // The first tokens' queries are fewer rows than the tokens, and may be one block where those are two. Their left side
 // takes memory where the product prepares it.
 void test_left_sides_of_first_tokens() {
-  g_format = SQUEEZEBERT_FLOAT16;
   EncoderLayer layer(256, 32, {1, 1, 1, 1, 1, 1}, 3);
-  layer.pack();
-  for (const int32_t block : {32, 64, 128, 256, 512}) {
-    Offsets offsets = {0};
-    for (int32_t s = 1; s < block; ++s) offsets.push_back(s);
-    offsets.push_back(block + 1);
-    encode(layer, offsets, 8, true);
-  }
-  g_format = SQUEEZEBERT_FLOAT32;
+  for_each_kernels([&] {
+    layer.pack();
+    for (const int32_t block : {32, 64, 128, 256, 512}) {
+      Offsets offsets = {0};
+      for (int32_t s = 1; s < block; ++s) offsets.push_back(s);
+      offsets.push_back(block + 1);
+      encode(layer, offsets, 8, true);
+    }
+  });
 }
 
 }  // namespace
