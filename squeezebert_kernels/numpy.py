@@ -1,6 +1,7 @@
 """The kernels for NumPy arrays: the operators of ``torch.ops.squeezebert.*`` on float32 arrays, with channels last.
 
-Weights, float32 or float16, are packed once, by `pack`, which is also where their group count is told::
+Weights, float32 or float16, are packed once, by `pack`, which is also where their group count and, if it is to be
+another, their number format is told::
 
     weight = pack(numpy.random.randn(768, 192).astype("float32"), groups=4)
     output = grouped_conv1x1(input, weight)  # [tokens, 768] -> [tokens, 768]

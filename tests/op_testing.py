@@ -15,7 +15,10 @@ from torch.autograd import forward_ad
 from derivative_testing import DerivativesContract
 from exactness import exact, map_tensors, tensors
 from squeezebert_kernels import _native, ops
-from tolerances import float16_weights_bound, size_of
+from tolerances import narrow_weights_bound, size_of
+
+# What a weight may be packed as beside float32.
+NARROW = (torch.float16, torch.bfloat16)
 
 # Around the edges of every register tile in use (6, 8, 12 and 14 rows, 16 and 32 lanes) and of a block of 128.
 TOKEN_COUNTS = (0, 1, 2, 5, 6, 7, 8, 12, 13, 14, 15, 16, 17, 27, 28, 29, 30, 31, 32, 33, 127, 128, 129)
@@ -183,7 +186,7 @@ class OperatorContract(DerivativesContract):
         packed = self.pack(self.arguments(3))
         for name, value in self.arguments(3).items():
             if isinstance(value, Tensor) and value.dtype == torch.float32:
-                if dtype == torch.float16 and packed[name].dtype == torch.uint8:
+                if dtype in NARROW and packed[name].dtype == torch.uint8:
                     continue  # a weight
                 arguments = {**self.arguments(3), name: value.to(dtype)}
                 with pytest.raises(ValueError, match=rf"{name}: expected .*torch\.float32.*, got a {dtype} tensor"):
@@ -217,42 +220,44 @@ class PackedWeightsContract(OperatorContract):
         arguments = self.arguments(13)
         assert torch.equal(self.call(self.pack(arguments)), self.call(arguments))
 
-    def halve(self, arguments: dict[str, Any], every: int = 1) -> dict[str, Any]:
-        """The arguments with every `every`-th of their weights (what `pack` changes) in float16."""
+    def narrow(self, arguments: dict[str, Any], dtype: torch.dtype, every: int = 1) -> dict[str, Any]:
+        """The arguments with every `every`-th of their weights (what `pack` changes) in a 16-bit dtype."""
         packed, weights = iter(tensors(self.pack(arguments))), itertools.count()
 
-        def halved(tensor: Tensor) -> Tensor:
+        def narrowed(tensor: Tensor) -> Tensor:
             is_weight = next(packed).dtype == torch.uint8
-            return tensor.half() if is_weight and next(weights) % every == 0 else tensor
+            return tensor.to(dtype) if is_weight and next(weights) % every == 0 else tensor
 
-        return map_tensors(halved, arguments)
+        return map_tensors(narrowed, arguments)
 
+    @pytest.mark.parametrize("dtype", NARROW)
     @pytest.mark.parametrize("every", [1, 2])
-    def test_float16_weights(self, every: int) -> None:
-        arguments = self.halve(self.arguments(13), every)
-        expected = exact(
-            type(self).operator, map_tensors(lambda t: t.float() if t.dtype == torch.float16 else t, arguments)
-        )
+    def test_narrow_weights(self, dtype: torch.dtype, every: int) -> None:
+        arguments = self.narrow(self.arguments(13), dtype, every)
+        expected = exact(type(self).operator, map_tensors(lambda t: t.float() if t.dtype == dtype else t, arguments))
         output = self.call(arguments)
         assert output.dtype == torch.float32
-        product = _native.active_product("float16")
+        product = _native.active_product(str(dtype).removeprefix("torch."))
         size, attentions = size_of(expected), self.attentions
-        bound = float16_weights_bound(product, *self.reductions, size=size, attentions=attentions)
+        bound = narrow_weights_bound(product, *self.reductions, size=size, attentions=attentions)
         torch.testing.assert_close(output.double(), expected, rtol=0.0, atol=bound)
         assert torch.equal(self.call(self.pack(arguments)), output)
 
-    def test_opcheck_with_float16_weights(self) -> None:
-        torch.library.opcheck(self.overload, tuple(self.halve(self.arguments(5)).values()))
-        torch.library.opcheck(self.overload, tuple(self.pack(self.halve(self.arguments(5))).values()))
+    @pytest.mark.parametrize("dtype", NARROW)
+    def test_opcheck_with_narrow_weights(self, dtype: torch.dtype) -> None:
+        arguments = self.narrow(self.arguments(5), dtype)
+        torch.library.opcheck(self.overload, tuple(arguments.values()))
+        torch.library.opcheck(self.overload, tuple(self.pack(arguments).values()))
 
+    @pytest.mark.parametrize("dtype", NARROW)
     @pytest.mark.parametrize("every", [1, 2])
-    def test_gradients_of_float16_weights(self, every: int) -> None:
-        """They are float16, as PyTorch's are, and those of the same values in float32, rounded."""
-        halved = self.halve(self.arguments(5), every)
-        leaves = [t.requires_grad_() for t in tensors(halved) if t.is_floating_point()]
-        wide = map_tensors(lambda t: t.detach().float() if t.is_floating_point() else t, halved)
+    def test_gradients_of_narrow_weights(self, dtype: torch.dtype, every: int) -> None:
+        """They are of the weights' dtype, as PyTorch's are, and those of the same values in float32, rounded."""
+        narrowed = self.narrow(self.arguments(5), dtype, every)
+        leaves = [t.requires_grad_() for t in tensors(narrowed) if t.is_floating_point()]
+        wide = map_tensors(lambda t: t.detach().float() if t.is_floating_point() else t, narrowed)
         wide_leaves = [t.requires_grad_() for t in tensors(wide) if t.is_floating_point()]
-        actual = torch.autograd.grad(self.call(halved).sum(), leaves)
+        actual = torch.autograd.grad(self.call(narrowed).sum(), leaves)
         expected = torch.autograd.grad(self.call(wide).sum(), wide_leaves)
         for got, want, leaf in zip(actual, expected, leaves, strict=True):
             assert torch.equal(got, want.to(leaf.dtype))

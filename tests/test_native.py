@@ -19,7 +19,7 @@ import pytest
 import squeezebert_kernels
 from numpy_formulas import EPS, Layer, Linear, attend, conv1d, floats, gelu, layer_norm
 from squeezebert_kernels import numpy as kernels
-from tolerances import float16_weights_bound, float32_bound, size_of
+from tolerances import float32_bound, narrow_weights_bound, size_of
 
 
 def assert_near(got: np.ndarray, exact: np.ndarray, *reduction_lengths: int) -> None:
@@ -56,15 +56,15 @@ def test_unknown_isa_is_refused_by_name() -> None:
 
 
 def test_products_are_forced_by_name() -> None:
-    weight, x = floats(36, 6, scale=0.3).astype(np.float16).astype(np.float32), floats(7, 24)
+    weight, x = np.round(floats(36, 6, scale=0.3) * 64) / np.float32(64), floats(7, 24)
     expected = kernels.grouped_conv1x1(x, kernels.pack(weight, groups=4))
     try:
         for name in kernels.products():
             kernels.force_product(name)
             assert kernels.active_product(name.split("_")[0]) == name
-            packed = kernels.pack(weight.astype(name.split("_")[0]), groups=4)
+            packed = kernels.pack(weight, groups=4, dtype=name.split("_")[0])
             got = kernels.grouped_conv1x1(x, packed)
-            # float32 products of values that float16 holds too.
+            # float32 products of values that every format holds.
             assert name == "float16_neon_fp16" or np.array_equal(got, expected)
         with pytest.raises(RuntimeError, match=r'product: expected a product .*float32_scalar.*got "float32_sve"'):
             kernels.force_product("float32_sve")
@@ -73,11 +73,15 @@ def test_products_are_forced_by_name() -> None:
     assert kernels.active_product().startswith(f"float32_{kernels.active_isa()}")
 
 
-def test_float16_weights(isa: str) -> None:
-    assert kernels.active_product().startswith(f"float32_{isa}")
-    assert kernels.active_product("float16").startswith(f"float16_{isa}")
-    with pytest.raises(ValueError, match="format: expected float32 or float16, got float64"):
+def test_formats(isa: str) -> None:
+    assert kernels.formats()[:3] == ["float32", "float16", "bfloat16"]
+    for name in kernels.formats():
+        assert kernels.active_product(name).startswith(f"{name}_{isa}")
+    with pytest.raises(ValueError, match=r"format: expected one of float32, float16, bfloat16.*, got float64"):
         kernels.active_product("float64")
+
+
+def test_float16_weights() -> None:
     weight, x = floats(36, 6, scale=0.3), floats(7, 24)
     packed = kernels.pack(weight.astype(np.float16), groups=4)
     assert packed.dtype == "float16"
@@ -86,8 +90,21 @@ def test_float16_weights(isa: str) -> None:
     exact = conv1d(x, weight.astype(np.float16).astype(np.float32)[:, :, None], np.zeros(36, np.float32), 4)
     got = kernels.grouped_conv1x1(x, packed)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, exact, rtol=0, atol=float16_weights_bound(kernels.active_product("float16"), 6))
+    np.testing.assert_allclose(got, exact, rtol=0, atol=narrow_weights_bound(kernels.active_product("float16"), 6))
     assert np.array_equal(kernels.grouped_conv1x1(x, kernels.pack(np.asfortranarray(weight, np.float16), 4)), got)
+    assert np.array_equal(kernels.grouped_conv1x1(x, kernels.pack(weight, 4, dtype="float16")), got)
+
+
+def test_bfloat16_weights() -> None:
+    weight, x = floats(36, 6, scale=0.3), floats(7, 24)
+    packed = kernels.pack(weight, 4, dtype="bfloat16")
+    assert packed.dtype == "bfloat16"
+    assert packed.nbytes == kernels.pack(weight, 4, dtype="float16").nbytes
+    # To nearest, ties to even, in float64: a step is the 2^-7 of a power of two.
+    steps = 2.0 ** (np.floor(np.log2(np.abs(weight.astype(np.float64)))) - 7)
+    exact = conv1d(x, (np.round(weight / steps) * steps).astype(np.float32)[:, :, None], np.zeros(36, np.float32), 4)
+    got, bound = kernels.grouped_conv1x1(x, packed), narrow_weights_bound(kernels.active_product("bfloat16"), 6)
+    np.testing.assert_allclose(got, exact, rtol=0, atol=bound)
 
 
 def test_peak_is_a_rate() -> None:
@@ -404,7 +421,9 @@ def test_errors_name_the_argument() -> None:
     ids, table, vector = np.zeros(4, np.int64), floats(9, 24), floats(24)
     params = layer.params
     cases: list[tuple[str, Callable[[], object]]] = [
-        ("weight: expected float32 or float16, got float64", lambda: kernels.pack(np.zeros((4, 4)))),
+        ("weight: expected one of float32, .*, got float64", lambda: kernels.pack(np.zeros((4, 4)))),
+        ("dtype: expected one of float32, .*, got float8", lambda: kernels.pack(floats(4, 4), dtype="float8")),
+        (r"weight: expected floating-point.*int8 \[4, 4\]", lambda: kernels.pack(np.zeros((4, 4), "i1"), 1, "float32")),
         (r"weight: expected \[out_channels", lambda: kernels.pack(floats(4))),
         ("groups: expected a number that divides 24", lambda: kernels.pack(floats(24, 8), 5)),
         ("groups", lambda: kernels.pack(floats(24, 8), 0)),

@@ -12,7 +12,7 @@ import torch
 from paths import binding_of, kernels
 from small_models import config_for, hf_model, padding_mask
 from squeezebert_kernels import _native, optimize, restore
-from tolerances import float16_weights_bound, size_of
+from tolerances import narrow_weights_bound, size_of
 
 BASES = ["SqueezeBertModel", "BertModel"]
 IDS = torch.arange(1, 19).view(2, 9)
@@ -50,7 +50,7 @@ def test_outputs(name: str) -> None:
     if got.dim() == 3:
         got, expected = got[MASK.bool()], expected[MASK.bool()]
     product = _native.active_product("float16")
-    bound = float16_weights_bound(product, *REDUCTIONS, size=size_of(expected), attentions=2)
+    bound = narrow_weights_bound(product, *REDUCTIONS, size=size_of(expected), attentions=2)
     torch.testing.assert_close(got, expected, rtol=0.0, atol=bound)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from op_testing import conv, randn
+from op_testing import NARROW, conv, randn
 from squeezebert_kernels import ops
 
 PACK = [(ops.pack_grouped_conv1x1, 1), (ops.pack_grouped_conv1d, 3)]
@@ -40,14 +40,15 @@ def test_packing_adds_at_most_two_percent(groups: int) -> None:
 
 
 @pytest.mark.parametrize("groups", [1, 4])
-def test_float16_takes_half_the_memory(groups: int) -> None:
+@pytest.mark.parametrize("dtype", NARROW)
+def test_16_bits_take_half_the_memory(dtype: torch.dtype, groups: int) -> None:
     weight, _ = conv(3072, 768, groups)
-    packed = ops.pack_grouped_conv1x1(weight.half(), groups)
+    packed = ops.pack_grouped_conv1x1(weight.to(dtype), groups)
     assert packed.nbytes <= 1.02 * weight.nbytes / 2
-    assert torch.equal(packed, ops.pack_grouped_conv1x1(weight.half().t().contiguous().t(), groups))
+    assert torch.equal(packed, ops.pack_grouped_conv1x1(weight.to(dtype).t().contiguous().t(), groups))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
 @pytest.mark.parametrize(("pack", "kernel_size"), PACK)
 def test_opcheck(pack, kernel_size: int, dtype: torch.dtype) -> None:
     weight, _ = conv(20, 24, 2, kernel_size)
@@ -94,13 +95,13 @@ def test_autocast_packs_float32() -> None:
             ops.pack_grouped_conv1x1,
             torch.ones(20, 12).double(),
             2,
-            "weight: expected dtype torch.float32 or torch.float16, got a",
+            "weight: expected dtype torch.float32, torch.float16 or torch.bfloat16, got a",
         ),
         (
             ops.pack_grouped_conv1x1,
             torch.ones(20, 12).byte(),
             2,
-            "weight: expected dtype torch.float32 or torch.float16, got",
+            "weight: expected dtype torch.float32, torch.float16 or torch.bfloat16, got",
         ),
     ],
 )

@@ -62,19 +62,20 @@ def size_of(values: Any) -> float:
     return max(1.0, math.sqrt((values * values).mean())) if math.prod(values.shape) else 1.0
 
 
-def float16_weights_bound(product: str, *reduction_lengths: int, size: float = 1.0, attentions: int = 0) -> float:
-    """The same for a `product` of float16 weights, whose exact values both sides read.
+def narrow_weights_bound(product: str, *reduction_lengths: int, size: float = 1.0, attentions: int = 0) -> float:
+    """The same for a `product` of 16-bit weights, whose exact values both sides read.
 
-    product: as `active_product("float16")` names it. That of Arm cores that multiply float16 rounds the factors to it
+    product: as `active_product(format)` names it. That of Arm cores that multiply float16 rounds the factors to it
     and adds up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. All others
     widen the weights, which is exact, and compute in float32.
-    attentions: how many follow each other. All kernels round keys and values to float16 there. A score (a head's
+    attentions: how many follow each other. All kernels round keys and values to the format there. A score (a head's
     products of order 1, times 1 / sqrt(head size)) is off by half a unit of roundoff, standard deviation, and so is
     a value: 4 units leave room for both, 6 standard deviations of them.
     """
+    roundoff = 2.0**-8 if product.startswith("bfloat16") else 2.0**-11
     if product == "float16_neon_fp16":
-        return float32_bound(*reduction_lengths, size=size) * 2.0**-11 / UNIT_ROUNDOFF
-    return float32_bound(*reduction_lengths, size=size) + 4.0 * attentions * 2.0**-11 * size
+        return float32_bound(*reduction_lengths, size=size) * roundoff / UNIT_ROUNDOFF
+    return float32_bound(*reduction_lengths, size=size) + 4.0 * attentions * roundoff * size
 
 
 def low_precision_bound(dtype: torch.dtype, *reduction_lengths: int, size: float = 1.0, roundings: int = 1) -> float:

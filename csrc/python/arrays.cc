@@ -219,13 +219,14 @@ squeezebert_format FormatNamed(const std::string& argument, const std::string& n
   std::string names;
   for (int i = 0; const char* known = squeezebert_format_name(static_cast<squeezebert_format>(i)); ++i) {
     if (name == known) return static_cast<squeezebert_format>(i);
-    names += (i > 0 ? " or " : "") + std::string(known);
+    names += (i > 0 ? ", " : "") + std::string(known);
   }
-  Fail(argument, ": expected ", names, ", got ", name);
+  Fail(argument, ": expected one of ", names, ", got ", name);
 }
 
-PackedWeight::PackedWeight(const py::array& weight, int64_t groups)
-    : format_(FormatNamed("weight", py::str(weight.dtype()))) {
+PackedWeight::PackedWeight(const py::array& weight, int64_t groups, const std::optional<std::string>& dtype)
+    : format_(dtype ? FormatNamed("dtype", *dtype) : FormatNamed("weight", py::str(weight.dtype()))) {
+  if (dtype && weight.dtype().kind() != 'f') Fail("weight: expected floating-point numbers, got ", Describe(weight));
   if (weight.ndim() != 2 && weight.ndim() != 3) {
     Fail(
         "weight: expected [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size], "

@@ -113,7 +113,8 @@ squeezebert_format FormatNamed(const std::string& argument, const std::string& n
 /// A weight in the form that the product in use reads; Python's squeezebert_kernels._native.PackedWeight.
 class PackedWeight {
  public:
-  PackedWeight(const py::array& weight, int64_t groups);
+  /// dtype: the name of the format to pack it as; without it, the one that the weight has.
+  PackedWeight(const py::array& weight, int64_t groups, const std::optional<std::string>& dtype);
   /// From the bytes that State() gave, where the same ISA is active.
   explicit PackedWeight(std::string_view state);
 

@@ -70,7 +70,7 @@ Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)")
   module.def("formats", &Formats, "The number formats that weights are packed as.");
   module.def("products", &Products, R"(The products, FORMAT_ISA, that this CPU can run, best first within a format.)");
   module.def("active_product", &ActiveProduct, py::arg("format") = "float32",
-             R"(The product in use for weights of a format, "float32" or "float16".
+             R"(The product in use for weights of a format, one of formats().
 
 Raises RuntimeError when SQUEEZEBERT_FORCE_PRODUCT names one that cannot be used.)");
   module.def(
@@ -119,11 +119,15 @@ void BindPackedWeight(py::module_& module) {
                     squeezebert_format_name(weight.format()));
       });
   module.def(
-      "pack", [](const py::array& weight, int64_t groups) { return PackedWeight(weight, groups); }, py::arg("weight"),
-      py::arg("groups") = 1,
+      "pack",
+      [](const py::array& weight, int64_t groups, const std::optional<std::string>& dtype) {
+        return PackedWeight(weight, groups, dtype);
+      },
+      py::arg("weight"), py::arg("groups") = 1, py::arg("dtype") = py::none(),
       R"(Packs a weight [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size].
 
-float32, or float16: half the memory, multiplied in float16 on Arm cores that can. Activations are float32 with both.)");
+dtype: one of formats(), what it is packed as; by default the weight's own dtype, float32 or float16. float16 and
+"bfloat16" round it and take half the memory, and cores that have them multiply in them. Activations are float32.)");
 }
 
 void BindConvolutions(py::module_& module) {

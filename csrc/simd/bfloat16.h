@@ -1,6 +1,6 @@
-// A bfloat16 in memory: the upper half of a float32. A type of its own, so that nothing is converted unless a function of
-// the vector type says so: load(const BFloat16*), store(BFloat16*, Vec), store_one(BFloat16*, float), to nearest, ties to
-// even.
+// A bfloat16 in memory: the upper half of a float32. A type of its own, so that nothing is converted unless a function
+// of the vector type says so: load(const BFloat16*), store(BFloat16*, Vec), store_one(BFloat16*, float), to nearest,
+// ties to even.
 #pragma once
 
 #include <stdint.h>

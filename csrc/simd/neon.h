@@ -36,9 +36,7 @@ inline void store_one(Half* p, float x) {
   vst1_lane_u16(&p->bits, vreinterpret_u16_f16(vcvt_f16_f32(vdupq_n_f32(x))), 0);
 }
 
-inline Vec load(const BFloat16* p) {
-  return {vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(&p->bits)), 16))};
-}
+inline Vec load(const BFloat16* p) { return {vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(&p->bits)), 16))}; }
 inline void store(BFloat16* p, Vec x) {  // as store_one does it
   const uint32x4_t bits = vreinterpretq_u32_f32(x.v);
   const uint32x4_t even = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));

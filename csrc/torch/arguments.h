@@ -68,8 +68,8 @@ Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optio
 /// begin anywhere.
 Tensor AlignedBytes(const Tensor& packed);
 
-/// Packs a plain weight, [out, in / groups] or [out, in / groups, K], float32 or float16, into a uint8 tensor [out,
-/// bytes per channel].
+/// Packs a plain weight, [out, in / groups] or [out, in / groups, K], float32, float16 or bfloat16, into a uint8 tensor
+/// [out, bytes per channel].
 Tensor Pack(const Argument& weight_name, const Argument& groups_name, const Tensor& weight, int64_t groups,
             KernelSize kernel_size);
 

@@ -13,13 +13,27 @@ std::string Text(const squeezebert_conv_shape& shape) {
          std::to_string(shape.kernel_size) + "], groups = " + std::to_string(shape.groups);
 }
 
+/// The format that a plain weight of this dtype is packed as.
+std::optional<squeezebert_format> FormatOf(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Float:
+      return SQUEEZEBERT_FLOAT32;
+    case ScalarType::Half:
+      return SQUEEZEBERT_FLOAT16;
+    case ScalarType::BFloat16:
+      return SQUEEZEBERT_BFLOAT16;
+    default:
+      return std::nullopt;
+  }
+}
+
 /// Checks a plain weight and its group count, against the input's channels where there is an input; returns its shape.
 squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
                                   int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
   const ScalarType dtype = weight.scalar_type();
   CheckCpu(weight_name, weight, dtype);
-  if (dtype != ScalarType::Float && dtype != ScalarType::Half)
-    Fail(weight_name, "dtype torch.float32 or torch.float16", Describe(weight));
+  if (!FormatOf(dtype).has_value())
+    Fail(weight_name, "dtype torch.float32, torch.float16 or torch.bfloat16", Describe(weight));
   const int64_t rank = weight.dim();
   const int64_t size = rank == 3 ? weight.size(2) : 1;
   if ((rank != 2 && rank != 3) || weight.numel() == 0 ||
@@ -44,13 +58,10 @@ squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& g
   return {out_channels, weight.size(1) * groups, groups, size};
 }
 
-squeezebert_format FormatOf(const Tensor& weight) {
-  return weight.scalar_type() == ScalarType::Half ? SQUEEZEBERT_FLOAT16 : SQUEEZEBERT_FLOAT32;
-}
-
 Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape) {
+  const squeezebert_format format = *FormatOf(weight.scalar_type());
   size_t bytes = 0;
-  CheckStatus(op, squeezebert_packed_size(&shape, FormatOf(weight), &bytes));
+  CheckStatus(op, squeezebert_packed_size(&shape, format, &bytes));
   const auto out_channels = static_cast<size_t>(shape.out_channels);
   const size_t bytes_per_channel = (bytes + out_channels - 1) / out_channels;
   const size_t total = bytes_per_channel * out_channels;
@@ -59,7 +70,7 @@ Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_co
   auto* data = packed.mutable_data_ptr<uint8_t>();
   std::memset(data + bytes, 0, total - bytes);
   const Tensor plain = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
-  CheckStatus(op, squeezebert_pack(&shape, FormatOf(weight), plain.const_data_ptr<float>(), data, total));
+  CheckStatus(op, squeezebert_pack(&shape, format, plain.const_data_ptr<float>(), data, total));
   return packed;
 }
 
@@ -114,7 +125,7 @@ Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optio
     const squeezebert_conv_shape shape =
         PlainShape(names.weight, names.groups, weight, groups, kernel_size, in_channels);
     linear.packed_owner = PackContiguous(names.weight.op, weight, shape);
-    linear.format = FormatOf(weight);
+    linear.format = *FormatOf(weight.scalar_type());
   }
   linear.out_channels = weight.size(0);
   linear.view = {linear.packed_owner.const_data_ptr(), static_cast<size_t>(linear.packed_owner.numel()), nullptr};

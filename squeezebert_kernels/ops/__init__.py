@@ -8,11 +8,11 @@ What holds for all of them:
 
 - Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
   are not next to each other or its rows not one stride apart.
-- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32 or float16.
-  float16 weights take half the memory. With a float16 query weight, attention rounds keys and values to float16 as
+- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32, float16 or bfloat16.
+  Those of 16 bits take half the memory, and with such a query weight attention rounds keys and values to its dtype as
   well. Arm cores with float16 arithmetic also round what weights are multiplied with, and add up 64 products at a time
-  in float16; all else is float32 (csrc/include/squeezebert.h, squeezebert_dtype). ``torch.autocast("cpu")`` casts lower
-  precisions to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
+  in float16; all else is float32 (csrc/include/squeezebert.h, squeezebert_format). ``torch.autocast("cpu")`` casts
+  lower precisions to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
 - On CUDA (with Triton, compute capability 8.0 and later) they are float32, float16 or bfloat16, all of one dtype, and
   sums are float32; float32 products are exact unless ``torch.backends.cuda.matmul.allow_tf32``.
   ``torch.autocast("cuda")`` casts to its dtype. Plain weights are as fast as packed ones. A mask is boolean, float32 or

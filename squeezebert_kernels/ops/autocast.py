@@ -1,6 +1,6 @@
 """CPU autocast: the kernels compute in float32, to which ``torch.autocast("cpu")`` casts lower precisions.
 
-Plain float16 weights are cast with the rest; packed ones stay what they are. float64 is never cast and meets the
+Plain weights of 16 bits are cast with the rest; packed ones stay what they are. float64 is never cast and meets the
 kernels' own dtype error.
 """
 

@@ -105,9 +105,10 @@ class _Differentiable:
 
     def formula(self, arguments: Sequence[Any]) -> Tensor:
         self.check_plain(arguments)
-        # Among CPU tensors only weights can be float16, and what they are multiplied with is float32.
+        # Among CPU tensors only weights can be of 16 bits, and what they are multiplied with is float32.
+        narrow = (torch.float16, torch.bfloat16)
         flat = [
-            value.float() if isinstance(value, Tensor) and value.is_cpu and value.dtype == torch.float16 else value
+            value.float() if isinstance(value, Tensor) and value.is_cpu and value.dtype in narrow else value
             for value in self.tensors(arguments)
         ]
         return getattr(formulas, self.name)(*self.with_tensors(arguments, flat))

@@ -17,7 +17,7 @@ def pack_grouped_conv1x1(weight: Tensor, groups: int) -> Tensor:
     """Packs the weight of a position-wise grouped convolution for the instruction set in use.
 
     weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], any strides,
-        float32 or float16: the dtype that it is packed as.
+        float32, float16 or bfloat16: the dtype that it is packed as.
 
     Returns uint8 [out_channels, bytes_per_channel]: opaque bytes that know their shape, groups and instruction set.
     Those made for another instruction set or layer are refused when used.

@@ -1,5 +1,5 @@
-// Layers whose weights are float32 and a smaller format in any mixture: an encoder, and each block of it, has the bits of
-// single operators run one after the other, each with the format of its own weight.
+// Layers whose weights are float32 and a smaller format in any mixture: an encoder, and each block of it, has the bits
+// of single operators run one after the other, each with the format of its own weight.
 #include "support.h"
 
 namespace {
@@ -14,8 +14,8 @@ squeezebert_format g_smaller = SQUEEZEBERT_FLOAT16;
 
 squeezebert_format format_of(int mixture, int i) { return mixture >> i & 1 ? g_smaller : SQUEEZEBERT_FLOAT32; }
 
-// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th of the smaller format. Keys and values are
-// packed by the bits of the query's and the intermediate weight, so that theirs differ too.
+// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th of the smaller format. Keys and
+// values are packed by the bits of the query's and the intermediate weight, so that theirs differ too.
 void pack(EncoderLayer& layer, int mixture) {
   layer.key_format = format_of(mixture, 0);
   layer.value_format = format_of(mixture, 4);
@@ -133,7 +133,8 @@ void for_each_pair_of_products(const std::function<void()>& body) {
 }
 
 // Groups that line up, which run fused whatever the formats, and groups that do not. Sevens make every mixture of
-// query, key and value, and every one of the other three. The second layer has the smaller format where the first has float32.
+// query, key and value, and every one of the other three. The second layer has the smaller format where the first has
+// float32.
 void test_mixtures() {
   const Offsets offsets = {0, 1, 20, 27};
   const Floats x = random(27 * kChannels, 1);
