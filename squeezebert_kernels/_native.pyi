@@ -53,7 +53,13 @@ def grouped_conv1d(
     input: Floats, weight: PackedWeight, bias: Floats | None = None, cu_seqlens: Offsets | None = None
 ) -> Floats: ...
 def attention(
-    query: Floats, key: Floats, value: Floats, num_heads: int, mask: Mask | None = None, scale: float | None = None
+    query: Floats,
+    key: Floats,
+    value: Floats,
+    num_heads: int,
+    mask: Mask | None = None,
+    scale: float | None = None,
+    dtype: str = "float32",
 ) -> Floats: ...
 def grouped_qkv_attention(
     input: Floats,
@@ -67,6 +73,7 @@ def grouped_qkv_attention(
     mask: Mask | None = None,
     cu_seqlens: Offsets | None = None,
     scale: float | None = None,
+    attention_dtype: str | None = None,
 ) -> Floats: ...
 def grouped_ffn(
     input: Floats,

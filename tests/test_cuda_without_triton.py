@@ -20,7 +20,7 @@ import torch
 import squeezebert_kernels.ops
 from squeezebert_kernels.triton.registration import MODULES, operator
 for name in MODULES:
-    if name.startswith("pack"):
+    if MODULES[name] == "pack":
         operator(name)  # needs none
         continue
     try:

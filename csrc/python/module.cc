@@ -150,18 +150,20 @@ input is [N, S, in_channels], [S, in_channels], or packed tokens [T, in_channels
 
 void BindAttention(py::module_& module) {
   module.def("attention", &Attention, py::arg("query"), py::arg("key"), py::arg("value"), py::arg("num_heads"),
-             py::arg("mask") = py::none(), py::arg("scale") = py::none(),
+             py::arg("mask") = py::none(), py::arg("scale") = py::none(), py::arg("dtype") = "float32",
              R"(softmax(scale * Q K^T + mask) V of each head: query [N, Sq, C], key and value [N, Sk, C] -> [N, Sq, C].
 
 Or without N. Head h owns channels [h * d, (h + 1) * d); scale is 1 / sqrt(d) unless given. mask broadcasts to
-[N, num_heads, Sq, Sk]: float32 is added to the scores, bool keeps where True (the lowest float is added elsewhere).)");
+[N, num_heads, Sq, Sk]: float32 is added to the scores, bool keeps where True (the lowest float is added elsewhere).
+dtype: what keys and values are packed as, one of formats().)");
   module.def("grouped_qkv_attention", &GroupedQkvAttention, py::arg("input"), py::arg("query_weight"),
              py::arg("query_bias"), py::arg("key_weight"), py::arg("key_bias"), py::arg("value_weight"),
              py::arg("value_bias"), py::arg("num_heads"), py::arg("mask") = py::none(),
-             py::arg("cu_seqlens") = py::none(), py::arg("scale") = py::none(),
+             py::arg("cu_seqlens") = py::none(), py::arg("scale") = py::none(), py::arg("attention_dtype") = py::none(),
              R"(attention() of three grouped_conv1x1() of the same input.
 
-input is [N, S, C], [S, C], or packed tokens [T, C] with cu_seqlens int32 [N + 1] (and then no mask).)");
+input is [N, S, C], [S, C], or packed tokens [T, C] with cu_seqlens int32 [N + 1] (and then no mask). attention_dtype:
+the dtype of attention(); None for that of query_weight.)");
 }
 
 void BindBlocks(py::module_& module) {
@@ -192,7 +194,7 @@ first_token_only returns one row per sequence, [N, C].)");
 PYBIND11_MODULE(_native, module) {
   module.doc() = R"(The kernels for NumPy arrays; use them through squeezebert_kernels.numpy.
 
-Arrays are float32 (weights float16, if you like) with channels last. Any strides will do; an array whose channels are
+Arrays are float32 (weights also float16) with channels last. Any strides will do; an array whose channels are
 not next to each other is copied. The GIL is released while computing. A wrong argument raises ValueError that names
 it.)";
   using namespace squeezebert::python;

@@ -158,7 +158,8 @@ Output GroupedConv1d(const py::array& input, const PackedWeight& weight, const O
 }
 
 Output Attention(const py::array& query, const py::array& key, const py::array& value, int64_t num_heads,
-                 const OptionalArray& mask, std::optional<float> scale) {
+                 const OptionalArray& mask, std::optional<float> scale, const std::string& dtype) {
+  const squeezebert_format format = FormatNamed("dtype", dtype);
   const Sequences queries = AsSequences("query", query, std::nullopt);
   const Sequences keys = AsSequences("key", key, std::nullopt);
   const Sequences values = AsSequences("value", value, std::nullopt);
@@ -178,8 +179,8 @@ Output Attention(const py::array& query, const py::array& key, const py::array& 
                                           .heads = num_heads,
                                           .head_size = head_size,
                                           .scale = ScaleOr(scale, head_size),
-                                          .key_format = SQUEEZEBERT_FLOAT32,
-                                          .value_format = SQUEEZEBERT_FLOAT32};
+                                          .key_format = format,
+                                          .value_format = format};
   Output output = EmptyRows(query, channels);
   Run(squeezebert_attention, &shape, queries.rows.data, queries.rows.stride, keys.rows.data, keys.rows.stride,
       values.rows.data, values.rows.stride, additive.get(), output.mutable_data(), channels);
@@ -189,7 +190,10 @@ Output Attention(const py::array& query, const py::array& key, const py::array& 
 Output GroupedQkvAttention(const py::array& input, const PackedWeight& query_weight, const OptionalArray& query_bias,
                            const PackedWeight& key_weight, const OptionalArray& key_bias,
                            const PackedWeight& value_weight, const OptionalArray& value_bias, int64_t num_heads,
-                           const OptionalArray& mask, const OptionalArray& cu_seqlens, std::optional<float> scale) {
+                           const OptionalArray& mask, const OptionalArray& cu_seqlens, std::optional<float> scale,
+                           const std::optional<std::string>& attention_dtype) {
+  const squeezebert_format format =
+      attention_dtype ? FormatNamed("attention_dtype", *attention_dtype) : query_weight.format();
   const Sequences in = AsSequences("input", input, cu_seqlens);
   const Linear query = AsLinear("query_weight", query_weight, "query_bias", query_bias, in.rows.channels);
   const Linear key = AsLinear("key_weight", key_weight, "key_bias", key_bias, in.rows.channels);
@@ -205,8 +209,8 @@ Output GroupedQkvAttention(const py::array& input, const PackedWeight& query_wei
                                           .heads = num_heads,
                                           .head_size = head_size,
                                           .scale = ScaleOr(scale, head_size),
-                                          .key_format = query_weight.format(),
-                                          .value_format = query_weight.format()};
+                                          .key_format = format,
+                                          .value_format = format};
   Output output = EmptyRows(input, query.out_channels);
   Run(squeezebert_grouped_qkv_attention, &shape, in.rows.data, in.rows.stride, &query.view, &key.view, &value.view,
       additive.get(), output.mutable_data(), query.out_channels);

@@ -22,12 +22,13 @@ Output GroupedConv1d(const py::array& input, const PackedWeight& weight, const O
                      const OptionalArray& cu_seqlens);
 
 Output Attention(const py::array& query, const py::array& key, const py::array& value, int64_t num_heads,
-                 const OptionalArray& mask, std::optional<float> scale);
+                 const OptionalArray& mask, std::optional<float> scale, const std::string& dtype);
 
 Output GroupedQkvAttention(const py::array& input, const PackedWeight& query_weight, const OptionalArray& query_bias,
                            const PackedWeight& key_weight, const OptionalArray& key_bias,
                            const PackedWeight& value_weight, const OptionalArray& value_bias, int64_t num_heads,
-                           const OptionalArray& mask, const OptionalArray& cu_seqlens, std::optional<float> scale);
+                           const OptionalArray& mask, const OptionalArray& cu_seqlens, std::optional<float> scale,
+                           const std::optional<std::string>& attention_dtype);
 
 Output GroupedFfn(const py::array& input, const PackedWeight& intermediate_weight,
                   const OptionalArray& intermediate_bias, const PackedWeight& output_weight,

@@ -64,14 +64,25 @@ enum class KernelSize { kOne, kAnyOdd };
 Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optional<Tensor>& bias, int64_t groups,
                 int64_t in_channels, KernelSize kernel_size);
 
-/// The bytes of what is packed, contiguous, and aligned as floats are: a view into other bytes, say of a file, may
-/// begin anywhere.
-Tensor AlignedBytes(const Tensor& packed);
+/// The format of the dtype's name.
+squeezebert_format FormatOf(const Argument& argument, ScalarType dtype);
 
-/// Packs a plain weight, [out, in / groups] or [out, in / groups, K], float32, float16 or bfloat16, into a uint8 tensor
-/// [out, bytes per channel].
-Tensor Pack(const Argument& weight_name, const Argument& groups_name, const Tensor& weight, int64_t groups,
-            KernelSize kernel_size);
+/// The shape of [out, in / groups] or [out, in / groups, K] and of its group count, checked, against the input's
+/// channels where there is an input.
+squeezebert_conv_shape ConvShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
+                                 int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels);
+
+/// The same of a plain weight on the CPU, of a dtype that is a format.
+squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
+                                  int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels);
+
+/// uint8 [out, bytes per channel], to be packed into: what is left at its end is zero.
+Tensor EmptyPacked(const char* op, const Tensor& like, const squeezebert_conv_shape& shape, squeezebert_format format);
+
+/// Packs a plain weight, [out, in / groups] or [out, in / groups, K], as `dtype` (its own, if there is none) into a
+/// uint8 tensor [out, bytes per channel].
+Tensor Pack(const char* op, const Tensor& weight, int64_t groups, KernelSize kernel_size,
+            std::optional<ScalarType> dtype);
 
 struct LayerNorm {
   Tensor weight_owner;

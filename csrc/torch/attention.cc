@@ -37,7 +37,7 @@ void CheckBesideQuery(const Argument& name, const Tensor& tensor, const Tensor& 
 }  // namespace
 
 Tensor Attention(const Tensor& query, const Tensor& key, const Tensor& value, int64_t num_heads,
-                 const OptionalTensor& mask, std::optional<double> scale) {
+                 const OptionalTensor& mask, std::optional<double> scale, OptionalDtype dtype) {
   const char* op = "attention";
   const Sequences queries = AsSequences({op, "query"}, query);
   CheckBesideQuery({op, "key"}, key, query);
@@ -46,12 +46,13 @@ Tensor Attention(const Tensor& query, const Tensor& key, const Tensor& value, in
   const Rows values = AsRows({op, "value"}, value);
   const int64_t channels = queries.rows.channels;
   CheckHeads(op, num_heads, channels);
+  const squeezebert_format format = dtype.has_value() ? FormatOf({op, "dtype"}, *dtype) : SQUEEZEBERT_FLOAT32;
   const int64_t rank = query.dim();
   const Mask checked_mask = AsMask(op, mask, queries.count(), num_heads, query.size(rank - 2), key.size(rank - 2));
   Tensor output = EmptyRows(query, channels);
   if (queries.rows.rows == 0) return output;
   if (keys.rows.rows == 0) return torch::stable::zero_(output);  // nothing to attend to: an empty sum
-  const squeezebert_attention_shape shape = Shape(queries, keys, num_heads, channels, scale, SQUEEZEBERT_FLOAT32);
+  const squeezebert_attention_shape shape = Shape(queries, keys, num_heads, channels, scale, format);
   CheckStatus(op, squeezebert_attention(ThreadContext(op), &shape, queries.rows.data, queries.rows.stride,
                                         keys.rows.data, keys.rows.stride, values.data, values.stride,
                                         checked_mask.get(), output.mutable_data_ptr<float>(), channels));
@@ -61,7 +62,8 @@ Tensor Attention(const Tensor& query, const Tensor& key, const Tensor& value, in
 Tensor GroupedQkvAttention(const Tensor& input, const Tensor& query_weight, const OptionalTensor& query_bias,
                            const Tensor& key_weight, const OptionalTensor& key_bias, const Tensor& value_weight,
                            const OptionalTensor& value_bias, int64_t num_heads, const std::vector<int64_t>& groups,
-                           const OptionalTensor& mask, const OptionalTensor& cu_seqlens, std::optional<double> scale) {
+                           const OptionalTensor& mask, const OptionalTensor& cu_seqlens, std::optional<double> scale,
+                           OptionalDtype attention_dtype) {
   const char* op = "grouped_qkv_attention";
   const Sequences sequences = AsSequences({op, "input"}, input, cu_seqlens);
   const Rows& rows = sequences.rows;
@@ -77,10 +79,12 @@ Tensor GroupedQkvAttention(const Tensor& input, const Tensor& query_weight, cons
   if (key.out_channels != channels) Fail({op, "key_weight"}, expected, std::to_string(key.out_channels));
   if (value.out_channels != channels) Fail({op, "value_weight"}, expected, std::to_string(value.out_channels));
   CheckHeads(op, num_heads, channels);
+  const squeezebert_format format =
+      attention_dtype.has_value() ? FormatOf({op, "attention_dtype"}, *attention_dtype) : query.format;
   const Mask checked_mask = AsSelfMask(op, mask, cu_seqlens, input, sequences.count(), num_heads);
   Tensor output = EmptyRows(input, channels);
   if (rows.rows == 0) return output;
-  const squeezebert_attention_shape shape = Shape(sequences, sequences, num_heads, channels, scale, query.format);
+  const squeezebert_attention_shape shape = Shape(sequences, sequences, num_heads, channels, scale, format);
   CheckStatus(op, squeezebert_grouped_qkv_attention(ThreadContext(op), &shape, rows.data, rows.stride, &query.view,
                                                     &key.view, &value.view, checked_mask.get(),
                                                     output.mutable_data_ptr<float>(), channels));

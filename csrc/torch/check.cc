@@ -15,6 +15,8 @@ std::string Text(const Argument& argument) {
          std::to_string(argument.index / bindings::kTensorsPerLayer) + ", " + argument.name + ")";
 }
 
+}  // namespace
+
 std::string DtypeName(ScalarType dtype) {
   switch (dtype) {
     case ScalarType::Float:
@@ -29,6 +31,8 @@ std::string DtypeName(ScalarType dtype) {
       return "torch.bool";
     case ScalarType::Byte:
       return "torch.uint8";
+    case ScalarType::Char:
+      return "torch.int8";
     case ScalarType::Int:
       return "torch.int32";
     case ScalarType::Long:
@@ -37,8 +41,6 @@ std::string DtypeName(ScalarType dtype) {
       return torch::headeronly::toString(dtype);
   }
 }
-
-}  // namespace
 
 void Fail(const Argument& argument, const std::string& expected, const std::string& got) {
   throw std::invalid_argument("squeezebert::" + std::string(argument.op) + ": " + Text(argument) + ": expected " +

@@ -27,6 +27,9 @@ struct Argument {
 /// Throws std::invalid_argument: "squeezebert::<op>: <argument>: expected <expected>, got <got>".
 [[noreturn]] void Fail(const Argument& argument, const std::string& expected, const std::string& got);
 
+/// "torch.float32"
+std::string DtypeName(ScalarType dtype);
+
 /// "[2, 3]"
 std::string Text(const std::vector<int64_t>& sizes);
 

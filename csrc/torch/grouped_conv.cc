@@ -24,14 +24,12 @@ Tensor RunConv1x1(const char* op, Conv1x1Function function, const Tensor& input,
 
 }  // namespace
 
-Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups) {
-  const char* op = "pack_grouped_conv1x1";
-  return Pack({op, "weight"}, {op, "groups"}, weight, groups, KernelSize::kOne);
+Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups, OptionalDtype dtype) {
+  return Pack("pack_grouped_conv1x1", weight, groups, KernelSize::kOne, dtype);
 }
 
-Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups) {
-  const char* op = "pack_grouped_conv1d";
-  return Pack({op, "weight"}, {op, "groups"}, weight, groups, KernelSize::kAnyOdd);
+Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups, OptionalDtype dtype) {
+  return Pack("pack_grouped_conv1d", weight, groups, KernelSize::kAnyOdd, dtype);
 }
 
 Tensor GroupedConv1x1(const Tensor& input, const Tensor& weight, const OptionalTensor& bias, int64_t groups) {

@@ -7,8 +7,8 @@
 namespace squeezebert::torch_ops {
 
 STABLE_TORCH_LIBRARY(squeezebert, library) {
-  library.def("pack_grouped_conv1x1(Tensor weight, int groups) -> Tensor");
-  library.def("pack_grouped_conv1d(Tensor weight, int groups) -> Tensor");
+  library.def("pack_grouped_conv1x1(Tensor weight, int groups, ScalarType? dtype=None) -> Tensor");
+  library.def("pack_grouped_conv1d(Tensor weight, int groups, ScalarType? dtype=None) -> Tensor");
   library.def("unpack_grouped_conv1x1(Tensor weight, int in_channels, int groups) -> Tensor");
   library.def("pack_encoder_layer(Tensor[] params, int[] groups, float eps) -> Tensor");
   library.def("unpack_encoder_layer(Tensor layer, int channels, int intermediate_channels, int[] groups) -> Tensor[]");
@@ -20,12 +20,12 @@ STABLE_TORCH_LIBRARY(squeezebert, library) {
   library.def(
       "grouped_conv1d(Tensor input, Tensor weight, Tensor? bias, int groups, Tensor? cu_seqlens=None) -> Tensor");
   library.def(
-      "attention(Tensor query, Tensor key, Tensor value, int num_heads, Tensor? mask=None, float? scale=None) "
-      "-> Tensor");
+      "attention(Tensor query, Tensor key, Tensor value, int num_heads, Tensor? mask=None, float? scale=None, "
+      "ScalarType? dtype=None) -> Tensor");
   library.def(
       "grouped_qkv_attention(Tensor input, Tensor query_weight, Tensor? query_bias, Tensor key_weight, "
       "Tensor? key_bias, Tensor value_weight, Tensor? value_bias, int num_heads, int[] groups, Tensor? mask=None, "
-      "Tensor? cu_seqlens=None, float? scale=None) -> Tensor");
+      "Tensor? cu_seqlens=None, float? scale=None, ScalarType? attention_dtype=None) -> Tensor");
   library.def(
       "grouped_ffn(Tensor input, Tensor intermediate_weight, Tensor? intermediate_bias, Tensor output_weight, "
       "Tensor? output_bias, int[] groups, Tensor ln_weight, Tensor ln_bias, float eps) -> Tensor");

@@ -11,9 +11,10 @@ namespace squeezebert::torch_ops {
 
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+using OptionalDtype = std::optional<torch::headeronly::ScalarType>;
 
-Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups);
-Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups);
+Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups, OptionalDtype dtype);
+Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups, OptionalDtype dtype);
 Tensor UnpackGroupedConv1x1(const Tensor& weight, int64_t in_channels, int64_t groups);
 Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps);
 std::vector<Tensor> UnpackEncoderLayer(const Tensor& layer, int64_t channels, int64_t intermediate_channels,
@@ -30,11 +31,12 @@ Tensor GroupedFfn(const Tensor& input, const Tensor& intermediate_weight, const 
                   const Tensor& ln_weight, const Tensor& ln_bias, double eps);
 
 Tensor Attention(const Tensor& query, const Tensor& key, const Tensor& value, int64_t num_heads,
-                 const OptionalTensor& mask, std::optional<double> scale);
+                 const OptionalTensor& mask, std::optional<double> scale, OptionalDtype dtype);
 Tensor GroupedQkvAttention(const Tensor& input, const Tensor& query_weight, const OptionalTensor& query_bias,
                            const Tensor& key_weight, const OptionalTensor& key_bias, const Tensor& value_weight,
                            const OptionalTensor& value_bias, int64_t num_heads, const std::vector<int64_t>& groups,
-                           const OptionalTensor& mask, const OptionalTensor& cu_seqlens, std::optional<double> scale);
+                           const OptionalTensor& mask, const OptionalTensor& cu_seqlens, std::optional<double> scale,
+                           OptionalDtype attention_dtype);
 
 Tensor EmbeddingLayerNorm(const Tensor& input_ids, const OptionalTensor& token_type_ids,
                           const OptionalTensor& position_ids, const Tensor& word_embeddings,

@@ -13,27 +13,36 @@ std::string Text(const squeezebert_conv_shape& shape) {
          std::to_string(shape.kernel_size) + "], groups = " + std::to_string(shape.groups);
 }
 
-/// The format that a plain weight of this dtype is packed as.
-std::optional<squeezebert_format> FormatOf(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Float:
-      return SQUEEZEBERT_FLOAT32;
-    case ScalarType::Half:
-      return SQUEEZEBERT_FLOAT16;
-    case ScalarType::BFloat16:
-      return SQUEEZEBERT_BFLOAT16;
-    default:
-      return std::nullopt;
+template <class Body>
+void ForEachFormat(const Body& body) {
+  for (int i = 0; const char* name = squeezebert_format_name(static_cast<squeezebert_format>(i)); ++i) {
+    body(static_cast<squeezebert_format>(i), "torch." + std::string(name));
   }
 }
 
-/// Checks a plain weight and its group count, against the input's channels where there is an input; returns its shape.
-squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
-                                  int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
-  const ScalarType dtype = weight.scalar_type();
-  CheckCpu(weight_name, weight, dtype);
-  if (!FormatOf(dtype).has_value())
-    Fail(weight_name, "dtype torch.float32, torch.float16 or torch.bfloat16", Describe(weight));
+/// The format whose name is the dtype's.
+std::optional<squeezebert_format> FormatNamed(ScalarType dtype) {
+  std::optional<squeezebert_format> found;
+  ForEachFormat([&](squeezebert_format format, const std::string& name) {
+    if (name == DtypeName(dtype)) found = format;
+  });
+  return found;
+}
+
+/// "torch.float32, torch.float16 or torch.bfloat16"
+std::string FormatNames() {
+  std::string names, last;
+  ForEachFormat([&](squeezebert_format, const std::string& name) {
+    if (!last.empty()) names += (names.empty() ? "" : ", ") + last;
+    last = name;
+  });
+  return names.empty() ? last : names + " or " + last;
+}
+
+}  // namespace
+
+squeezebert_conv_shape ConvShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
+                                 int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
   const int64_t rank = weight.dim();
   const int64_t size = rank == 3 ? weight.size(2) : 1;
   if ((rank != 2 && rank != 3) || weight.numel() == 0 ||
@@ -58,19 +67,34 @@ squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& g
   return {out_channels, weight.size(1) * groups, groups, size};
 }
 
-Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape) {
-  const squeezebert_format format = *FormatOf(weight.scalar_type());
+squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
+                                  int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
+  CheckCpu(weight_name, weight, weight.scalar_type());
+  if (!FormatNamed(weight.scalar_type()).has_value()) Fail(weight_name, "dtype " + FormatNames(), Describe(weight));
+  return ConvShape(weight_name, groups_name, weight, groups, kernel_size, in_channels);
+}
+
+Tensor EmptyPacked(const char* op, const Tensor& like, const squeezebert_conv_shape& shape, squeezebert_format format) {
   size_t bytes = 0;
   CheckStatus(op, squeezebert_packed_size(&shape, format, &bytes));
   const auto out_channels = static_cast<size_t>(shape.out_channels);
   const size_t bytes_per_channel = (bytes + out_channels - 1) / out_channels;
   const size_t total = bytes_per_channel * out_channels;
   Tensor packed =
-      torch::stable::new_empty(weight, {shape.out_channels, static_cast<int64_t>(bytes_per_channel)}, ScalarType::Byte);
+      torch::stable::new_empty(like, {shape.out_channels, static_cast<int64_t>(bytes_per_channel)}, ScalarType::Byte);
   auto* data = packed.mutable_data_ptr<uint8_t>();
   std::memset(data + bytes, 0, total - bytes);
+  return packed;
+}
+
+namespace {
+
+Tensor PackContiguous(const char* op, const Tensor& weight, const squeezebert_conv_shape& shape,
+                      squeezebert_format format) {
+  Tensor packed = EmptyPacked(op, weight, shape, format);
   const Tensor plain = torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
-  CheckStatus(op, squeezebert_pack(&shape, format, plain.const_data_ptr<float>(), data, total));
+  CheckStatus(op, squeezebert_pack(&shape, format, plain.const_data_ptr<float>(), packed.mutable_data_ptr(),
+                                   static_cast<size_t>(packed.numel())));
   return packed;
 }
 
@@ -109,11 +133,17 @@ Tensor AlignedBytes(const Tensor& packed) {
   return aligned ? bytes : torch::stable::clone(bytes);
 }
 
-Tensor Pack(const Argument& weight_name, const Argument& groups_name, const Tensor& weight, int64_t groups,
-            KernelSize kernel_size) {
+squeezebert_format FormatOf(const Argument& argument, ScalarType dtype) {
+  const std::optional<squeezebert_format> format = FormatNamed(dtype);
+  if (!format.has_value()) Fail(argument, FormatNames(), DtypeName(dtype));
+  return *format;
+}
+
+Tensor Pack(const char* op, const Tensor& weight, int64_t groups, KernelSize kernel_size,
+            std::optional<ScalarType> dtype) {
   const squeezebert_conv_shape shape =
-      PlainShape(weight_name, groups_name, weight, groups, kernel_size, /*in_channels=*/std::nullopt);
-  return PackContiguous(weight_name.op, weight, shape);
+      PlainShape({op, "weight"}, {op, "groups"}, weight, groups, kernel_size, /*in_channels=*/std::nullopt);
+  return PackContiguous(op, weight, shape, FormatOf({op, "dtype"}, dtype.value_or(weight.scalar_type())));
 }
 
 Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optional<Tensor>& bias, int64_t groups,
@@ -124,8 +154,8 @@ Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optio
   } else {
     const squeezebert_conv_shape shape =
         PlainShape(names.weight, names.groups, weight, groups, kernel_size, in_channels);
-    linear.packed_owner = PackContiguous(names.weight.op, weight, shape);
-    linear.format = *FormatOf(weight.scalar_type());
+    linear.format = *FormatNamed(weight.scalar_type());
+    linear.packed_owner = PackContiguous(names.weight.op, weight, shape, linear.format);
   }
   linear.out_channels = weight.size(0);
   linear.view = {linear.packed_owner.const_data_ptr(), static_cast<size_t>(linear.packed_owner.numel()), nullptr};

@@ -8,10 +8,10 @@ What holds for all of them:
 
 - Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
   are not next to each other or its rows not one stride apart.
-- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32, float16 or bfloat16.
-  Those of 16 bits take half the memory, and with such a query weight attention rounds keys and values to its dtype as
-  well. Arm cores with float16 arithmetic also round what weights are multiplied with, and add up 64 products at a time
-  in float16; all else is float32 (csrc/include/squeezebert.h, squeezebert_format). ``torch.autocast("cpu")`` casts
+- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32, float16 or bfloat16, or
+  packed as one of these. The 16-bit ones take half the memory. With a query weight of lower precision, attention takes
+  keys and values in its format as well. What each format rounds, and where instruction sets differ in that, says
+  csrc/include/squeezebert.h, squeezebert_format; all that follows a product is float32. ``torch.autocast("cpu")`` casts
   lower precisions to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
 - On CUDA (with Triton, compute capability 8.0 and later) they are float32, float16 or bfloat16, all of one dtype, and
   sums are float32; float32 products are exact unless ``torch.backends.cuda.matmul.allow_tf32``.

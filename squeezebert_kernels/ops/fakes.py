@@ -29,13 +29,14 @@ def register(library: torch.library.Library, core: Path) -> None:
     """Registers the fakes of all operators. `core`: path of libsqueezebert.so, which knows packed weights' sizes."""
     sizes = _Sizes(core)
 
-    def pack(weight: Tensor, groups: int) -> Tensor:
+    def pack(weight: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
         if weight.device.type == "cuda":
-            return weight.new_empty(packed_shape(weight), dtype=torch.uint8)
+            return weight.new_empty(packed_shape(weight, dtype), dtype=torch.uint8)
         # A packed size is a step function of the shape: a symbolic shape is specialised here.
         out_channels, in_channels = int(weight.shape[0]), int(weight.shape[1]) * groups
         kernel_size = int(weight.shape[2]) if weight.dim() == 3 else 1
-        size = sizes.packed(_ConvShape(out_channels, in_channels, groups, kernel_size), weight.dtype)
+        shape = _ConvShape(out_channels, in_channels, groups, kernel_size)
+        size = sizes.packed(shape, weight.dtype if dtype is None else dtype)
         return weight.new_empty((out_channels, -(-size // out_channels)), dtype=torch.uint8)
 
     def pack_layer(params: Sequence[Tensor], groups: Sequence[int], eps: float) -> Tensor:

@@ -62,8 +62,15 @@ def grouped_conv1d(
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
+    """dtype: what the operator rounds keys and values to, which no derivative sees."""
     probabilities = attention_probabilities(attention_scores(query, key, num_heads, mask, scale))
     return merge_heads(probabilities @ split_heads(value, num_heads))
 
@@ -81,6 +88,7 @@ def grouped_qkv_attention(
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    attention_dtype: torch.dtype | None = None,
 ) -> Tensor:
     query = grouped_conv1x1(input, query_weight, query_bias, groups[0])
     key = grouped_conv1x1(input, key_weight, key_bias, groups[1])

@@ -13,24 +13,25 @@ from torch import Tensor
 _ops = torch.ops.squeezebert
 
 
-def pack_grouped_conv1x1(weight: Tensor, groups: int) -> Tensor:
+def pack_grouped_conv1x1(weight: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
     """Packs the weight of a position-wise grouped convolution for the instruction set in use.
 
-    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], any strides,
-        float32, float16 or bfloat16: the dtype that it is packed as.
+    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], any strides, float32,
+        float16 or bfloat16.
+    dtype: what it is packed as: torch.float32, torch.float16 or torch.bfloat16; None for its own.
 
     Returns uint8 [out_channels, bytes_per_channel]: opaque bytes that know their shape, groups and instruction set.
     Those made for another instruction set or layer are refused when used.
     """
-    return _ops.pack_grouped_conv1x1.default(weight, groups)
+    return _ops.pack_grouped_conv1x1.default(weight, groups, dtype)
 
 
-def pack_grouped_conv1d(weight: Tensor, groups: int) -> Tensor:
+def pack_grouped_conv1d(weight: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
     """Packs the weight of a grouped convolution along the sequence, for `grouped_conv1d`.
 
-    weight: [out_channels, in_channels / groups, K], K odd, dtype and result as for `pack_grouped_conv1x1`.
+    weight: [out_channels, in_channels / groups, K], K odd; dtypes and result as for `pack_grouped_conv1x1`.
     """
-    return _ops.pack_grouped_conv1d.default(weight, groups)
+    return _ops.pack_grouped_conv1d.default(weight, groups, dtype)
 
 
 def unpack_grouped_conv1x1(weight: Tensor, in_channels: int, groups: int) -> Tensor:
@@ -119,16 +120,25 @@ def grouped_conv1d(
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Multi-head scaled dot-product attention: softmax(scale * Q K^T + mask) V in each head.
 
     query: [N, Sq, C] or [Sq, C]. key, value: [N, Sk, C] or [Sk, C]. Head h owns channels h * d to (h + 1) * d, where
     d = C / num_heads. scale: None means 1 / sqrt(d). With Sk = 0 the output is zero. Returns the shape of query.
 
+    dtype: on the CPU, what keys and values are packed as, as if they were weights: torch.float32 (None means that),
+    torch.float16 or torch.bfloat16. On CUDA None. Gradients are those of the unrounded products.
+
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
     """
-    return _ops.attention.default(query, key, value, num_heads, mask, scale)
+    return _ops.attention.default(query, key, value, num_heads, mask, scale, dtype)
 
 
 def grouped_qkv_attention(
@@ -144,11 +154,13 @@ def grouped_qkv_attention(
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    attention_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Self-attention from its input: three `grouped_conv1x1` projections, then `attention` within each sequence.
 
     input: [N, S, in_channels], [S, in_channels], or packed [T, in_channels] with cu_seqlens (then without a mask).
     groups: [query, key, value]. The three weights have the same out_channels C, which num_heads divides.
+    attention_dtype: the dtype of `attention`; None means what query_weight is, or is packed as.
     Returns the shape of input with C in place of in_channels.
     """
     return _ops.grouped_qkv_attention.default(
@@ -164,6 +176,7 @@ def grouped_qkv_attention(
         mask,
         cu_seqlens,
         scale,
+        attention_dtype,
     )
 
 

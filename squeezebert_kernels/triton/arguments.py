@@ -123,6 +123,11 @@ class Arguments:
         if tensor.dtype != wanted:
             self.fail(argument, f"dtype {wanted}", describe(tensor))
 
+    def own_dtype(self, argument: str, dtype: torch.dtype | None) -> None:
+        """A dtype to compute in, which on CUDA is that of the arguments."""
+        if dtype not in (None, self.dtype):
+            self.fail(argument, f"None, or {self.dtype} as {self.name} is, on CUDA", str(dtype))
+
     def on_device(self, argument: str, tensor: Tensor) -> None:
         if tensor.device != self.device:
             self.fail(argument, f"a tensor on {self.device}, where {self.name} is", f"one on {tensor.device}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -151,9 +152,16 @@ def scale_or_default(scale: float | None, head_size: int) -> float:
 
 
 def attention(
-    query: Tensor, key: Tensor, value: Tensor, num_heads: int, mask: Tensor | None = None, scale: float | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    num_heads: int,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     arguments = Arguments("attention", "query", query)
+    arguments.own_dtype("dtype", dtype)
     queries, sequences = arguments.sequences("query", query)
     expected = [*query.shape[:-2], *key.shape[-2:-1], query.shape[-1]]
     if key.dim() != query.dim() or list(key.shape) != expected:

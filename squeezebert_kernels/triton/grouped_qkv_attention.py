@@ -282,8 +282,10 @@ def grouped_qkv_attention(
     mask: Tensor | None = None,
     cu_seqlens: Tensor | None = None,
     scale: float | None = None,
+    attention_dtype: torch.dtype | None = None,
 ) -> Tensor:
     arguments = Arguments("grouped_qkv_attention", "input", input)
+    arguments.own_dtype("attention_dtype", attention_dtype)
     rows, sequences = arguments.sequences("input", input, cu_seqlens)
     counts = arguments.group_counts(groups, ("query", "key", "value"))
     names = [(f"{name}_weight", f"{name}_bias", f"groups[{i}]") for i, name in enumerate(("query", "key", "value"))]

@@ -8,20 +8,23 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .arguments import Arguments
+from .arguments import DTYPES, Arguments
 from .packed_format import packed_shape
 
 
-def pack_grouped_conv1x1(weight: Tensor, groups: int) -> Tensor:
-    return _pack("pack_grouped_conv1x1", weight, groups, any_kernel_size=False)
+def pack_grouped_conv1x1(weight: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
+    return _pack("pack_grouped_conv1x1", weight, groups, dtype, any_kernel_size=False)
 
 
-def pack_grouped_conv1d(weight: Tensor, groups: int) -> Tensor:
-    return _pack("pack_grouped_conv1d", weight, groups, any_kernel_size=True)
+def pack_grouped_conv1d(weight: Tensor, groups: int, dtype: torch.dtype | None = None) -> Tensor:
+    return _pack("pack_grouped_conv1d", weight, groups, dtype, any_kernel_size=True)
 
 
-def _pack(op: str, weight: Tensor, groups: int, any_kernel_size: bool) -> Tensor:
+def _pack(op: str, weight: Tensor, groups: int, dtype: torch.dtype | None, any_kernel_size: bool) -> Tensor:
     arguments = Arguments(op, "weight", weight)
+    if dtype not in (None, *DTYPES):
+        arguments.fail("dtype", f"{' or '.join(map(str, DTYPES))} on CUDA", str(dtype))
+    weight = weight if dtype is None else weight.to(dtype)
     linear = arguments.linear(("weight", "bias", "groups"), weight, None, groups, None, any_kernel_size)
     shape = packed_shape(weight)
     packed = torch.zeros(shape, dtype=torch.uint8, device=weight.device)

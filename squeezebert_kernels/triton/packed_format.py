@@ -20,9 +20,9 @@ def bytes_of(depth: int, dtype: torch.dtype) -> int:
     return (units + (_REMAINDER[dtype] - units) % 3) * _UNIT
 
 
-def packed_shape(weight: Tensor) -> tuple[int, ...]:
-    """The shape of a plain weight's packed form."""
-    size = bytes_of(int(weight.shape[1]), weight.dtype)
+def packed_shape(weight: Tensor, dtype: torch.dtype | None = None) -> tuple[int, ...]:
+    """The shape of a plain weight's packed form, in its own dtype or another."""
+    size = bytes_of(int(weight.shape[1]), weight.dtype if dtype is None else dtype)
     if weight.dim() == 3 and weight.shape[2] != 1:
         return (int(weight.shape[0]), int(weight.shape[2]), size)
     return (int(weight.shape[0]), size)
