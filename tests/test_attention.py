@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from exactness import assert_close, exact
-from op_testing import TOKEN_COUNTS, OperatorContract, layouts, randn
+from op_testing import NARROW, TOKEN_COUNTS, OperatorContract, layouts, randn
 from python_ref import ops as reference
-from squeezebert_kernels import ops
+from squeezebert_kernels import _native, ops
+from tolerances import narrow_weights_bound
 
 LOWEST = torch.finfo(torch.float32).min
 INFINITY = float("inf")
@@ -167,6 +168,34 @@ class TestAttention(OperatorContract):
         assert output.isfinite().all()
         assert output.abs().max() <= given["value"].abs().max()
 
+    @pytest.mark.parametrize("dtype", NARROW)
+    def test_keys_and_values_of_lower_precision(self, dtype: torch.dtype) -> None:
+        """Rounded to it as a weight is, and multiplied by the product of its format."""
+        given = {**self.arguments(9), "dtype": dtype}
+        output = self.call(given)
+        product = _native.active_product(str(dtype).removeprefix("torch."))
+        torch.testing.assert_close(
+            output, reference.attention(**given), rtol=0.0, atol=narrow_weights_bound(product, *self.reductions)
+        )
+        assert not torch.equal(output, self.call({**given, "dtype": None}))
+        assert torch.equal(self.call({**given, "dtype": torch.float32}), self.call({**given, "dtype": None}))
+
+    @pytest.mark.parametrize("dtype", NARROW)
+    def test_precision_in_graphs_and_gradients(self, dtype: torch.dtype) -> None:
+        """No derivative sees what keys and values are rounded to."""
+        given = self.differentiable(5)
+        torch.library.opcheck(self.overload, (*given.values(), None, dtype))
+        compiled = torch.compile(ops.attention, fullgraph=True, backend="aot_eager")
+        output = compiled(**given, dtype=dtype)
+        assert torch.equal(output, self.call({**given, "dtype": dtype}))
+        leaves = [given["query"], given["key"], given["value"]]
+        for got, want in zip(
+            torch.autograd.grad(output.sum(), leaves),
+            torch.autograd.grad(self.call(given).sum(), leaves),
+            strict=True,
+        ):
+            assert torch.equal(got, want)
+
     def test_opcheck_with_a_boolean_mask(self) -> None:
         given = qkv(2, 5, 7, 24, 2)
         leaves = [given[name].requires_grad_() for name in ("query", "key", "value")]
@@ -205,6 +234,7 @@ class TestAttention(OperatorContract):
                 {"mask": torch.ones(7, dtype=torch.int64)},
                 "mask: expected a boolean or torch.float32 CPU tensor, got a torch.int64 tensor of shape [7]",
             ),
+            ({"dtype": torch.float64}, "dtype: expected torch.float32, "),
         ],
     )
     def test_refused(self, change: dict[str, Any], message: str) -> None:

@@ -66,10 +66,11 @@ def test_shapes_of_packed_weights_for_compilers(dtype: torch.dtype) -> None:
     with FakeTensorMode(allow_non_fake_inputs=True):
         taps, flat = (torch.empty(shape, dtype=dtype, device="cuda") for shape in ((8, 6, 3), (8, 6)))
         taps = torch.ops.squeezebert.pack_grouped_conv1d(taps, 2)
+        as_dtype = torch.ops.squeezebert.pack_grouped_conv1x1(flat.float(), 2, dtype)
         flat = torch.ops.squeezebert.pack_grouped_conv1x1(flat, 2)
     row = packed_format.bytes_of(6, dtype)
     assert taps.shape == (8, 3, row)
-    assert flat.shape == (8, row)
+    assert flat.shape == as_dtype.shape == (8, row)
     assert row % 64 == 0
     assert row >= 6 * dtype.itemsize
     assert len({packed_format.bytes_of(6, other) for other in (torch.float32, torch.float16, torch.bfloat16)}) == 3

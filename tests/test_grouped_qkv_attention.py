@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from exactness import assert_close, exact
-from op_testing import TOKEN_COUNTS, PackedWeightsContract, conv, layouts, randn
+from op_testing import NARROW, TOKEN_COUNTS, PackedWeightsContract, conv, layouts, randn
 from squeezebert_kernels import ops
 
 
@@ -74,6 +74,17 @@ class TestGroupedQkvAttention(PackedWeightsContract):
             for n, g in zip(("query", "key", "value"), given["groups"], strict=True)
         )
         torch.testing.assert_close(self.call(given), ops.attention(query, key, value, 2, given["mask"]))
+
+    @pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+    def test_attention_of_another_precision_than_the_weights(self, dtype: torch.dtype) -> None:
+        for given in (self.arguments(9), self.pack(self.narrow(self.arguments(9), NARROW[0]))):
+            projections = [
+                ops.grouped_conv1x1(given["input"], given[f"{name}_weight"], given[f"{name}_bias"], groups)
+                for name, groups in zip(("query", "key", "value"), given["groups"], strict=True)
+            ]
+            expected = ops.attention(*projections, 2, given["mask"], dtype=dtype)
+            assert torch.equal(self.call({**given, "attention_dtype": dtype}), expected)
+            torch.library.opcheck(self.overload, (*given.values(), None, None, dtype))
 
     def test_packed_tokens(self) -> None:
         lengths = [3, 0, 1, 17, 2]

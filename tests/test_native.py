@@ -290,6 +290,21 @@ def test_attention(isa: str) -> None:
     assert_near(doubled, attend(2 * q, k, v, 3), 8, 9)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_attention_of_lower_precision(dtype: str) -> None:
+    q, k, v = floats(2, 5, 24), floats(2, 9, 24, seed=1), floats(2, 9, 24, seed=2)
+    got = kernels.attention(q, k, v, 3, dtype=dtype)
+    bound = narrow_weights_bound(kernels.active_product(dtype), 8, 9, attentions=1)
+    np.testing.assert_allclose(got, attend(q, k, v, 3), rtol=0, atol=bound)
+    assert not np.array_equal(got, kernels.attention(q, k, v, 3))
+    layer, x = Layer(seed=1), floats(2, 9, 24)
+    linears = (layer.query, layer.key, layer.value)
+    arguments = [p for linear in linears for p in (linear.packed, linear.bias)]
+    projections = [kernels.grouped_conv1x1(x, linear.packed, linear.bias) for linear in linears]
+    got = kernels.grouped_qkv_attention(x, *arguments, 4, attention_dtype=dtype)
+    assert np.array_equal(got, kernels.attention(*projections, 4, dtype=dtype))
+
+
 @pytest.mark.parametrize("shape", [(9,), (5, 9), (2, 1, 1, 9), (3, 5, 9), (2, 3, 5, 9), (2, 3, 5, 1)])
 def test_attention_masks(shape: tuple[int, ...]) -> None:
     q, k, v = floats(2, 5, 24), floats(2, 9, 24, seed=1), floats(2, 9, 24, seed=2)
@@ -425,6 +440,11 @@ def test_errors_name_the_argument() -> None:
         ("dtype: expected one of float32, .*, got float8", lambda: kernels.pack(floats(4, 4), dtype="float8")),
         (r"weight: expected floating-point.*int8 \[4, 4\]", lambda: kernels.pack(np.zeros((4, 4), "i1"), 1, "float32")),
         (r"weight: expected \[out_channels", lambda: kernels.pack(floats(4))),
+        ("dtype: expected one of float32, .*, got float8", lambda: kernels.attention(x, x, x, 4, dtype="float8")),
+        (
+            "attention_dtype: expected one of float32, .*, got float8",
+            lambda: kernels.grouped_qkv_attention(x, *params[:6], 4, attention_dtype="float8"),
+        ),
         ("groups: expected a number that divides 24", lambda: kernels.pack(floats(24, 8), 5)),
         ("groups", lambda: kernels.pack(floats(24, 8), 0)),
         ("kernel_size", lambda: kernels.pack(floats(24, 8, 2))),

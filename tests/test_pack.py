@@ -50,6 +50,25 @@ def test_16_bits_take_half_the_memory(dtype: torch.dtype, groups: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
 @pytest.mark.parametrize(("pack", "kernel_size"), PACK)
+def test_packing_as_another_dtype(pack, kernel_size: int, dtype: torch.dtype) -> None:
+    weight, _ = conv(20, 24, 2, kernel_size)
+    expected = pack(weight.to(dtype), 2)
+    assert torch.equal(pack(weight, 2, dtype), expected)
+    assert torch.equal(pack(weight.to(dtype), 2, dtype), expected)
+    assert torch.equal(pack(weight.half(), 2, dtype), pack(weight.half().float().to(dtype), 2))
+    torch.library.opcheck(getattr(torch.ops.squeezebert, pack.__name__).default, (weight, 2, dtype))
+    compiled = torch.compile(lambda w: pack(w * 2.0, 2, dtype), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(weight), pack(weight * 2.0, 2, dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.uint8, torch.int32])
+def test_packing_as_what_is_no_format_is_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=rf"dtype: expected torch\.float32, .*torch\.bfloat16.*, got {dtype}"):
+        ops.pack_grouped_conv1x1(torch.ones(20, 12), 2, dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+@pytest.mark.parametrize(("pack", "kernel_size"), PACK)
 def test_opcheck(pack, kernel_size: int, dtype: torch.dtype) -> None:
     weight, _ = conv(20, 24, 2, kernel_size)
     torch.library.opcheck(getattr(torch.ops.squeezebert, pack.__name__).default, (weight.to(dtype), 2))
