@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from exactness import assert_close, exact
-from op_testing import conv, layer_params, pack_params, randn
+from op_testing import NARROW, conv, layer_params, pack_params, randn
 from squeezebert_kernels import ops
 
 GROUPS = [4, 4, 2, 1, 4, 12]
@@ -56,6 +56,17 @@ def test_layers_of_different_groups_and_eps() -> None:
     assert torch.equal(ops.encoder(input, layers, 4, [], 0.0), expected)
     given = {"input": hidden, "params": second, "num_heads": 4, "groups": other, "eps": 0.5}
     assert_close(expected, exact(ops.encoder_layer, given), 24, 6, 9, 24, 24, 24, 48, 24)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *NARROW])
+def test_attention_of_another_precision_than_the_weights(dtype: torch.dtype) -> None:
+    input, params = randn(2, 9, 24), params_of()
+    layer = ops.pack_encoder_layer(pack_params(params, GROUPS), GROUPS, 1e-12, dtype)
+    context = ops.grouped_qkv_attention(input, *params[:6], 4, GROUPS[:3], attention_dtype=dtype)
+    hidden = ops.grouped_conv1x1_add_layer_norm(context, *params[6:8], GROUPS[3], input, *params[8:10], 1e-12)
+    expected = ops.grouped_ffn(hidden, *params[10:14], GROUPS[4:], *params[14:], 1e-12)
+    assert torch.equal(ops.encoder_layer(input, [layer], 4, [], 1e-12), expected)
+    torch.library.opcheck(torch.ops.squeezebert.pack_encoder_layer.default, (params, GROUPS, 1e-12, dtype))
 
 
 def test_a_packed_layer_survives_copies_and_files() -> None:
@@ -174,6 +185,11 @@ def _call(name: str, **change: Any) -> Callable[[], Any]:
         ),
         ("pack_encoder_layer", {"params": params_of()[:15]}, "params: expected 16 tensors, got 15"),
         ("pack_encoder_layer", {"groups": [4, 4]}, "groups: expected six group counts"),
+        (
+            "pack_encoder_layer",
+            {"attention_dtype": torch.float64},
+            "attention_dtype: expected torch.float32, torch.float16",
+        ),
         ("pack_encoder_layer", {"eps": torch.nan}, "eps: expected a number that is not negative, got nan"),
         (
             "pack_encoder_layer",

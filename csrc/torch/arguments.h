@@ -64,6 +64,10 @@ enum class KernelSize { kOne, kAnyOdd };
 Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optional<Tensor>& bias, int64_t groups,
                 int64_t in_channels, KernelSize kernel_size);
 
+/// The bytes of what is packed, contiguous, and aligned as floats are: a view into other bytes, say of a file, may
+/// begin anywhere.
+Tensor AlignedBytes(const Tensor& packed);
+
 /// The format of the dtype's name.
 squeezebert_format FormatOf(const Argument& argument, ScalarType dtype);
 

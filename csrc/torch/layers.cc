@@ -51,7 +51,7 @@ int64_t ChannelsOf(const char* op, const squeezebert_layer& layer) {
 }
 
 Layers::Layers(const char* op, const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
-               int64_t channels)
+               int64_t channels, std::optional<squeezebert_format> attention)
     : op_(op), params_(params), groups_(groups), channels_(channels) {
   const float epsilon = AsEpsilon(op, eps);
   const auto size = static_cast<int64_t>(params.size());
@@ -70,7 +70,7 @@ Layers::Layers(const char* op, const std::vector<Tensor>& params, const std::vec
   views_.reserve(count);
   linears_.reserve(count * 6);
   layer_norms_.reserve(count * 2);
-  for (int64_t layer = 0; layer < count; ++layer) AddPlain(layer * kTensorsPerLayer, epsilon);
+  for (int64_t layer = 0; layer < count; ++layer) AddPlain(layer * kTensorsPerLayer, epsilon, attention);
 }
 
 void Layers::AddPacked(int64_t index) {
@@ -85,7 +85,7 @@ void Layers::AddPacked(int64_t index) {
   views_.push_back(layer.view);
 }
 
-void Layers::AddPlain(int64_t first, float epsilon) {
+void Layers::AddPlain(int64_t first, float epsilon, std::optional<squeezebert_format> attention) {
   const Linear& query = AddLinear(first, 0, 0, channels_, channels_);
   const Linear& key = AddLinear(first, 2, 1, channels_, channels_);
   const Linear& value = AddLinear(first, 4, 2, channels_, channels_);
@@ -103,8 +103,8 @@ void Layers::AddPlain(int64_t first, float epsilon) {
                     .intermediate = intermediate.view,
                     .output = output.view,
                     .output_layer_norm = output_norm.view,
-                    .key_format = query.format,
-                    .value_format = query.format});
+                    .key_format = attention.value_or(query.format),
+                    .value_format = attention.value_or(query.format)});
 }
 
 const Linear& Layers::AddLinear(int64_t first, int64_t slot, int64_t group, int64_t in_channels,

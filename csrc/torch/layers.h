@@ -8,19 +8,20 @@
 
 namespace squeezebert::torch_ops {
 
-/// The checked tensors of all layers, which take and give `channels`, and the C API's view of them. groups, eps: of
-/// each layer of 16 tensors; a packed layer has its own.
+/// The checked tensors of all layers, which take and give `channels`, and the C API's view of them. groups, eps,
+/// attention (the format of keys and values; none: that of the query weight): of each layer of 16 tensors; a packed
+/// layer has its own.
 class Layers {
  public:
   Layers(const char* op, const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
-         int64_t channels);
+         int64_t channels, std::optional<squeezebert_format> attention = std::nullopt);
 
   const squeezebert_layer* data() const { return views_.data(); }
   int64_t count() const { return static_cast<int64_t>(views_.size()); }
 
  private:
   void AddPacked(int64_t index);
-  void AddPlain(int64_t first, float epsilon);
+  void AddPlain(int64_t first, float epsilon, std::optional<squeezebert_format> attention);
   const Linear& AddLinear(int64_t first, int64_t slot, int64_t group, int64_t in_channels,
                           std::optional<int64_t> out_channels);
   const LayerNorm& AddLayerNorm(int64_t first, int64_t slot, float epsilon);

@@ -10,7 +10,8 @@ STABLE_TORCH_LIBRARY(squeezebert, library) {
   library.def("pack_grouped_conv1x1(Tensor weight, int groups, ScalarType? dtype=None) -> Tensor");
   library.def("pack_grouped_conv1d(Tensor weight, int groups, ScalarType? dtype=None) -> Tensor");
   library.def("unpack_grouped_conv1x1(Tensor weight, int in_channels, int groups) -> Tensor");
-  library.def("pack_encoder_layer(Tensor[] params, int[] groups, float eps) -> Tensor");
+  library.def(
+      "pack_encoder_layer(Tensor[] params, int[] groups, float eps, ScalarType? attention_dtype=None) -> Tensor");
   library.def("unpack_encoder_layer(Tensor layer, int channels, int intermediate_channels, int[] groups) -> Tensor[]");
   library.def("grouped_conv1x1(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
   library.def("grouped_conv1x1_gelu(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");

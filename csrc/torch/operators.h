@@ -16,7 +16,8 @@ using OptionalDtype = std::optional<torch::headeronly::ScalarType>;
 Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups, OptionalDtype dtype);
 Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups, OptionalDtype dtype);
 Tensor UnpackGroupedConv1x1(const Tensor& weight, int64_t in_channels, int64_t groups);
-Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps);
+Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
+                        OptionalDtype attention_dtype);
 std::vector<Tensor> UnpackEncoderLayer(const Tensor& layer, int64_t channels, int64_t intermediate_channels,
                                        const std::vector<int64_t>& groups);
 

@@ -44,11 +44,14 @@ Tensor UnpackVector(const Tensor& owner, const float* values, int64_t size) {
 
 }  // namespace
 
-Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps) {
+Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
+                        OptionalDtype attention_dtype) {
   const char* op = "pack_encoder_layer";
   if (params.size() != bindings::kTensorsPerLayer) Fail({op, "params"}, "16 tensors", std::to_string(params.size()));
   const int64_t channels = params[0].dim() > 0 ? params[0].size(0) : 0;
-  const Layers layers(op, params, groups, eps, channels);
+  std::optional<squeezebert_format> attention;
+  if (attention_dtype.has_value()) attention = FormatOf({op, "attention_dtype"}, *attention_dtype);
+  const Layers layers(op, params, groups, eps, channels, attention);
   size_t bytes = 0;
   CheckStatus(op, squeezebert_packed_layer_size(layers.data(), &bytes));
   Tensor packed = torch::stable::new_empty(params[0], {static_cast<int64_t>(bytes)}, ScalarType::Byte);

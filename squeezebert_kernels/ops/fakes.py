@@ -39,7 +39,7 @@ def register(library: torch.library.Library, core: Path) -> None:
         size = sizes.packed(shape, weight.dtype if dtype is None else dtype)
         return weight.new_empty((out_channels, -(-size // out_channels)), dtype=torch.uint8)
 
-    def pack_layer(params: Sequence[Tensor], groups: Sequence[int], eps: float) -> Tensor:
+    def pack_layer(params: Sequence[Tensor], groups: Sequence[int], *_: object) -> Tensor:
         return params[0].new_empty(sizes.packed_layer(params, groups), dtype=torch.uint8)
 
     fakes: dict[str, Callable[..., Any]] = {

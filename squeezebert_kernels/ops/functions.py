@@ -44,15 +44,18 @@ def unpack_grouped_conv1x1(weight: Tensor, in_channels: int, groups: int) -> Ten
     return _ops.unpack_grouped_conv1x1.default(weight, in_channels, groups)
 
 
-def pack_encoder_layer(params: Sequence[Tensor], groups: Sequence[int], eps: float) -> Tensor:
+def pack_encoder_layer(
+    params: Sequence[Tensor], groups: Sequence[int], eps: float, attention_dtype: torch.dtype | None = None
+) -> Tensor:
     """Packs an encoder layer into one tensor, on the CPU: its weights for the instruction set in use, and the rest.
 
     params: 16 tensors, groups, eps: as `encoder_layer` takes them; weights plain or packed.
+    attention_dtype: as for `grouped_qkv_attention`.
 
     Returns uint8 [bytes]: opaque bytes that know all of this, in the order in which it is used. They can be copied to
     any place; one that is a multiple of 64 is fastest.
     """
-    return _ops.pack_encoder_layer.default(params, groups, eps)
+    return _ops.pack_encoder_layer.default(params, groups, eps, attention_dtype)
 
 
 def unpack_encoder_layer(
