@@ -62,10 +62,10 @@ def test_layers_of_different_groups_and_eps() -> None:
 def test_attention_of_another_precision_than_the_weights(dtype: torch.dtype) -> None:
     input, params = randn(2, 9, 24), params_of()
     layer = ops.pack_encoder_layer(pack_params(params, GROUPS), GROUPS, 1e-12, dtype)
-    context = ops.grouped_qkv_attention(input, *params[:6], 4, GROUPS[:3], attention_dtype=dtype)
+    context = ops.grouped_qkv_attention(input, *params[:6], 6, GROUPS[:3], attention_dtype=dtype)
     hidden = ops.grouped_conv1x1_add_layer_norm(context, *params[6:8], GROUPS[3], input, *params[8:10], 1e-12)
     expected = ops.grouped_ffn(hidden, *params[10:14], GROUPS[4:], *params[14:], 1e-12)
-    assert torch.equal(ops.encoder_layer(input, [layer], 4, [], 1e-12), expected)
+    assert torch.equal(ops.encoder_layer(input, [layer], 6, [], 1e-12), expected)
     torch.library.opcheck(torch.ops.squeezebert.pack_encoder_layer.default, (params, GROUPS, 1e-12, dtype))
 
 
