@@ -9,7 +9,8 @@ group. Their products add up to an integer S, exactly, and then
     y = fma(float(S) * row_scale, column_scale, start)
 
 where start is the bias, 0, or what is added to. float(S), the product and the fma round once each, to nearest even, and
-nothing else does: these are the bits of the kernels, on every instruction set.
+nothing else does: these are the bits of the kernels, on every instruction set. Attention's values are an exception
+(`multiply_values`).
 
 `Rounded`, bfloat16 and float16: the right side is rounded to nearest even, and on instruction sets that multiply in the
 format so is the left; the sums are float32, in the order of the instructions. Here they are exact and rounded once.
@@ -104,11 +105,23 @@ def split(columns: Weight, groups: int) -> Weight:
 
 
 def in_format(columns: Tensor, dtype: torch.dtype, rounds_left: bool = False) -> Weight:
-    """Float32 columns [..., columns, depth] (attention's keys; its values, transposed) as a right side of a format."""
+    """Float32 columns [..., columns, depth] (attention's keys) as a right side of a format."""
     if dtype == torch.int8:
         values, scale = quantize(columns, SIGNED)
         return Quantized(values, scale.squeeze(-1))
     return columns if dtype == columns.dtype else Rounded(columns.to(dtype), rounds_left)
+
+
+def multiply_values(powers: Tensor, values: Tensor, dtype: torch.dtype, rounds_left: bool = False) -> Tensor:
+    """A softmax's exponentials [..., queries, keys] times attention's values [..., keys, channels], in a format.
+
+    int8: a value of a head has one scale, by which its key's exponentials are multiplied before they are quantized.
+    """
+    if dtype != torch.int8:
+        return multiply(powers, in_format(values.mT, dtype, rounds_left))
+    whole, scale = quantize(values, SIGNED)
+    ones = torch.ones(values.shape[:-2] + values.shape[-1:])
+    return multiply(powers * scale.mT, Quantized(whole.mT, ones), levels=UNSIGNED)
 
 
 def multiply(left: Tensor, right: Weight, start: Tensor | None = None, levels: int = SIGNED) -> Tensor:

@@ -150,7 +150,7 @@ def attention(
     scores = scores.where(~nothing_to_attend, 0.0)
     highest = scores.detach().amax(-1, keepdim=True) if scores.shape[-1] else 0.0
     powers = (scores - highest).exp().where(~nothing_to_attend, 0.0)
-    attended = formats.multiply(powers, formats.in_format(values.mT, dtype, rounds_left), levels=formats.UNSIGNED)
+    attended = formats.multiply_values(powers, values, dtype, rounds_left)
     total = powers.sum(-1, keepdim=True).where(~nothing_to_attend, 1.0)
     return (attended * (1.0 / total)).transpose(-2, -3).flatten(-2)
 

@@ -160,15 +160,15 @@ def test_grouped_conv1d_adds_the_middle_tap_first_and_then_the_others_in_turn() 
 
 
 def test_attention() -> None:
-    """Keys by the row, values by the channel, exponentials from 0 to 255; softmax in between as in float32."""
+    """Queries, keys and values by the head's row; a value's scale multiplies its exponentials, which are 0 to 255."""
     query, key, value = torch.randn(3, 8), torch.randn(5, 8), torch.randn(5, 8)
     output = ops.attention(query, key, value, 2, dtype=torch.int8)
     for head in (slice(0, 4), slice(4, 8)):
         scores = literal_conv1x1(query[:, head], key[:, head], None, 1) * 0.5
         powers = (scores - scores.amax(-1, keepdim=True)).exp()
-        left, row_scale = formats.quantize(powers, 255)
-        right, column_scale = formats.quantize(value[:, head].T.contiguous(), 127)
-        sums = torch.einsum("ij,cj->ic", left.long(), right.long()).float() * row_scale * column_scale.T
+        right, value_scale = formats.quantize(value[:, head], 127)
+        left, row_scale = formats.quantize(powers * value_scale.T, 255)
+        sums = torch.einsum("ij,jc->ic", left.long(), right.long()).float() * row_scale
         expected = sums / powers.sum(-1, keepdim=True)
         torch.testing.assert_close(output[:, head].double(), expected.double(), rtol=0.0, atol=float32_bound(5))
 
@@ -180,6 +180,14 @@ def test_attention_of_masked_rows_and_no_keys() -> None:
     assert torch.equal(output[1], torch.zeros(8))
     assert torch.equal(output[0], ops.attention(query[:1], key, key, 2, dtype=torch.int8)[0])
     assert torch.equal(ops.attention(query, key[:0], key[:0], 2, dtype=torch.int8), torch.zeros(2, 8))
+
+
+def test_a_masked_key_has_no_part_in_attention() -> None:
+    query, key, value = torch.randn(2, 8), torch.randn(3, 8), torch.randn(3, 8)
+    expected = ops.attention(query, key[:2], value[:2], 2, dtype=torch.int8)
+    value[2] *= 100.0
+    mask = torch.tensor([True, True, False])
+    assert torch.equal(ops.attention(query, key, value, 2, mask, dtype=torch.int8), expected)
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
