@@ -60,6 +60,14 @@ squeezebert_status check_format(const char* name, squeezebert_format format) {
               static_cast<int>(format));
 }
 
+squeezebert_status check_formats(squeezebert_format key_format, squeezebert_format value_format, int64_t head_size,
+                                 int64_t keys) {
+  SQUEEZEBERT_TRY(check_format("key_format", key_format));
+  SQUEEZEBERT_TRY(check_format("value_format", value_format));
+  SQUEEZEBERT_TRY(check_depth("key_format", key_format, head_size));
+  return check_depth("value_format", value_format, keys);
+}
+
 squeezebert_status check_tokens(int64_t tokens) {
   if (tokens >= 0 && tokens <= INT32_MAX) return SQUEEZEBERT_OK;
   return fail(SQUEEZEBERT_INVALID_ARGUMENT, "tokens: expected 0 to 2^31 - 1, got %" PRId64, tokens);

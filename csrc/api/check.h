@@ -23,6 +23,9 @@ squeezebert_status check_apart(const Matrix& output, const char* name, const squ
                                int64_t channels);
 
 squeezebert_status check_format(const char* name, squeezebert_format format);
+// Of attention with up to `keys` keys, which is how many values one output is a sum of.
+squeezebert_status check_formats(squeezebert_format key_format, squeezebert_format value_format, int64_t head_size,
+                                 int64_t keys);
 squeezebert_status check_tokens(int64_t tokens);
 
 // cu_seqlens starts at 0 and never decreases.

@@ -49,6 +49,10 @@ extern "C" squeezebert_status squeezebert_encoder(squeezebert_context* context, 
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "heads: expected a divisor of %" PRId64 " channels, got %" PRId64,
                 channels, shape->heads);
   }
+  const int64_t keys = longest(shape->cu_seqlens, shape->sequences);
+  for (int64_t l = 0; l < layer_count; ++l) {
+    SQUEEZEBERT_TRY(check_formats(decoded[l].key_format, decoded[l].value_format, channels / shape->heads, keys));
+  }
   const int64_t tokens = shape->cu_seqlens[shape->sequences];
   int64_t output_rows = tokens;
   if (shape->first_token_only) {

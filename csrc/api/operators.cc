@@ -121,8 +121,8 @@ squeezebert_status squeezebert_attention(squeezebert_context* context, const squ
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
   SQUEEZEBERT_TRY(check_scale(shape->scale));
-  SQUEEZEBERT_TRY(check_format("key_format", shape->key_format));
-  SQUEEZEBERT_TRY(check_format("value_format", shape->value_format));
+  SQUEEZEBERT_TRY(check_formats(shape->key_format, shape->value_format, shape->head_size,
+                                longest(shape->key_offsets, shape->sequences)));
   const int64_t channels = shape->heads * shape->head_size;
   const int64_t queries = shape->query_offsets[shape->sequences];
   const int64_t keys = shape->key_offsets[shape->sequences];
@@ -152,8 +152,8 @@ squeezebert_status squeezebert_grouped_qkv_attention(squeezebert_context* contex
   SQUEEZEBERT_TRY(check_offsets("key_offsets", shape->sequences, shape->key_offsets));
   SQUEEZEBERT_TRY(check_heads(shape->heads, shape->head_size));
   SQUEEZEBERT_TRY(check_scale(shape->scale));
-  SQUEEZEBERT_TRY(check_format("key_format", shape->key_format));
-  SQUEEZEBERT_TRY(check_format("value_format", shape->value_format));
+  SQUEEZEBERT_TRY(check_formats(shape->key_format, shape->value_format, shape->head_size,
+                                longest(shape->key_offsets, shape->sequences)));
   if (!std::equal(shape->query_offsets, shape->query_offsets + shape->sequences + 1, shape->key_offsets)) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "key_offsets: expected the same offsets as query_offsets, got others");
   }

@@ -1,4 +1,4 @@
-// The C API: version, ISAs, contexts and packing.
+// The C API: version, ISAs and contexts.
 #include <algorithm>
 #include <chrono>
 #include <cinttypes>
@@ -9,15 +9,6 @@
 #include "engine/cpus.h"
 
 using namespace squeezebert;
-
-namespace {
-
-int64_t weight_bytes_of(const squeezebert_conv_shape& shape) {
-  return shape.out_channels * (shape.in_channels / shape.groups) * shape.kernel_size *
-         static_cast<int64_t>(sizeof(float));
-}
-
-}  // namespace
 
 extern "C" {
 
@@ -128,56 +119,5 @@ void squeezebert_context_release_memory(squeezebert_context* context) {
 }
 
 size_t squeezebert_release_memory(void) { return release_all_memory(); }
-
-squeezebert_status squeezebert_packed_size(const squeezebert_conv_shape* shape, squeezebert_format format,
-                                           size_t* bytes) {
-  if (!shape || !bytes) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape, bytes: expected both, got NULL");
-  SQUEEZEBERT_TRY(check_shape(*shape));
-  SQUEEZEBERT_TRY(check_format("format", format));
-  *bytes = packed_bytes(*product_for(format), *shape);
-  return SQUEEZEBERT_OK;
-}
-
-squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeezebert_format format, const float* weight,
-                                    void* packed, size_t bytes) {
-  size_t expected = 0;
-  SQUEEZEBERT_TRY(squeezebert_packed_size(shape, format, &expected));
-  if (!weight) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected a weight, got NULL");
-  if (!packed || bytes < expected) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "packed: expected room for %zu bytes, got %zu", expected,
-                packed ? bytes : 0);
-  }
-  SQUEEZEBERT_TRY(check_matrices({flat("weight", weight, weight_bytes_of(*shape))},
-                                 flat("packed", packed, static_cast<int64_t>(expected))));
-  const DefaultFloatEnvironment environment;
-  pack(*product_for(format), *shape, weight, packed);
-  return SQUEEZEBERT_OK;
-}
-
-squeezebert_status squeezebert_unpack(const void* packed, size_t bytes, float* weight, size_t weight_bytes) {
-  Weight read;
-  SQUEEZEBERT_TRY(read_pack("packed", packed, bytes, &read));
-  const auto expected = static_cast<size_t>(weight_bytes_of(read.shape));
-  if (!weight || weight_bytes != expected) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "weight: expected room for %zu bytes, got %zu", expected,
-                weight ? weight_bytes : 0);
-  }
-  SQUEEZEBERT_TRY(
-      check_matrices({flat("packed", packed, static_cast<int64_t>(packed_bytes(*read.product, read.shape)))},
-                     flat("weight", weight, weight_bytes_of(read.shape))));
-  const DefaultFloatEnvironment environment;
-  unpack(read, weight);
-  return SQUEEZEBERT_OK;
-}
-
-squeezebert_status squeezebert_packed_shape(const void* packed, size_t bytes, squeezebert_conv_shape* shape,
-                                            squeezebert_format* format) {
-  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected where to put it, got NULL");
-  Weight weight;
-  SQUEEZEBERT_TRY(read_pack("packed", packed, bytes, &weight));
-  *shape = weight.shape;
-  if (format) *format = weight.product->format;
-  return SQUEEZEBERT_OK;
-}
 
 }  // extern "C"

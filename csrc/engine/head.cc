@@ -1,6 +1,12 @@
 // Exact two-pass softmax over a block of query rows whose scores stay in cache. The keys are packed as if they were a
 // weight [key_rows, head_size], the values as the transpose of one. The probabilities are left unnormalized; the second
 // product divides by their sum in its finish.
+//
+// Quantized values have a scale for each key, which multiplies the exponentials before those are quantized. So a key
+// that a mask hides has no part in a result, whatever it holds. It is also the more accurate way: on MiniLM's weights
+// and texts of 10 to 512 tokens attention then errs by 1.2 % (root mean square, of float64's), with a scale for each
+// channel by 2.5 %, since the keys that nearly every query attends to have small values. Dividing by the sum of the
+// quantized exponentials rather than by that of the exact ones was worse (2.2 % for 1.0 % with exact scores).
 #include "engine/head.h"
 
 #include "engine/steps.h"
@@ -16,9 +22,10 @@ struct HeadPlan {
   Size keys;
   Size values;
   Size scores;
-  Size left;  // of either product
-  Size row;   // of the scales, and of the reciprocals
-  Size all() const { return keys + values + scores + left + row + row; }
+  Size left;      // of either product
+  Size k_scales;  // of the values, where their format is quantized
+  Size row;       // of the scales, and of the reciprocals
+  Size all() const { return keys + values + scores + left + k_scales + row + row; }
 };
 
 HeadPlan plan_head(const HeadKernels& kernels, int64_t key_rows, int64_t head_size) {
@@ -35,6 +42,7 @@ HeadPlan plan_head(const HeadKernels& kernels, int64_t key_rows, int64_t head_si
   plan.scores = Size(plan.block) * plan.score_stride;
   plan.left = whole_lines(std::max(left_floats(*kernels.scores, plan.block, head_size),
                                    left_floats(*kernels.values, plan.block, key_rows)));
+  if (kernels.values->quantized) plan.k_scales = whole_lines(key_rows);
   plan.row = whole_lines(plan.block);
   return plan;
 }
@@ -51,15 +59,21 @@ void run_head(const HeadKernels& kernels, const HeadArgs& a, float* memory) {
   float* const values = keys + plan.keys.count();
   float* const scores = values + plan.values.count();
   float* const left_memory = scores + plan.scores.count();
-  float* const scales = left_memory + plan.left.count();
+  float* const k_scales = left_memory + plan.left.count();
+  float* const scales = k_scales + plan.k_scales.count();
   float* const reciprocals = scales + plan.row.count();
 
   kernels.scores->pack_right(
       {.values = a.key, .column_stride = a.key_stride, .k_stride = 1, .depth = a.head_size, .columns = a.key_rows},
       keys);
-  kernels.values->pack_right(
-      {.values = a.value, .column_stride = 1, .k_stride = a.value_stride, .depth = a.key_rows, .columns = a.head_size},
-      values);
+  const Columns<const float> by_key = {
+      .values = a.value, .column_stride = 1, .k_stride = a.value_stride, .depth = a.key_rows, .columns = a.head_size};
+  const QuantizedRight* const quantized = kernels.values->quantized;
+  if (quantized) {
+    quantized->pack_by_k(by_key, k_scales, values);
+  } else {
+    kernels.values->pack_right(by_key, values);
+  }
   std::fill_n(scales, plan.block, a.scale);
 
   const Split blocks{a.query_rows, (a.query_rows + plan.block - 1) / plan.block};
@@ -90,8 +104,12 @@ void run_head(const HeadKernels& kernels, const HeadArgs& a, float* memory) {
         .mask_stride = a.mask_stride,
         .reciprocals = reciprocals,
     });
-    const LeftRows powers = {
-        .values = scores, .stride = plan.score_stride, .rows = rows, .depth = a.key_rows, .non_negative = true};
+    const LeftRows powers = {.values = scores,
+                             .stride = plan.score_stride,
+                             .rows = rows,
+                             .depth = a.key_rows,
+                             .non_negative = true,
+                             .k_scales = quantized ? k_scales : nullptr};
     const Left probabilities = prepare_left(*kernels.values, powers, left_memory);
     kernels.values->multiply({
         .rows = rows,

@@ -42,12 +42,18 @@ squeezebert_status check_shape(const squeezebert_conv_shape& s) {
   if (s.kernel_size < 1 || s.kernel_size % 2 == 0 || s.kernel_size > kMost) {
     return fail(SQUEEZEBERT_INVALID_ARGUMENT, "kernel_size: expected an odd number, got %" PRId64, s.kernel_size);
   }
-  // A panel is at most 32 columns of 4 bytes for each of them: no size can overflow.
+  // A panel is at most 32 columns of 12 bytes for each of them (4 values of a byte, a scale, a sum): no size overflows.
   if (static_cast<double>(s.in_channels) * static_cast<double>(s.out_channels) * static_cast<double>(s.kernel_size) >
-      0x1p55) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^55 elements");
+      0x1p53) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^53 elements");
   }
   return SQUEEZEBERT_OK;
+}
+
+squeezebert_status check_depth(const char* argument, squeezebert_format format, int64_t depth) {
+  if (format != SQUEEZEBERT_INT8 || depth <= kMostQuantizedDepth) return SQUEEZEBERT_OK;
+  return fail(SQUEEZEBERT_INVALID_ARGUMENT, "%s: expected sums of at most %" PRId64 " products in int8, got %" PRId64,
+              argument, kMostQuantizedDepth, depth);
 }
 
 namespace {
@@ -75,7 +81,10 @@ size_t packed_bytes(const Product& product, const squeezebert_conv_shape& shape)
   return sizeof(Header) + static_cast<size_t>(Weight{&product, shape, nullptr}.bytes());
 }
 
-void pack(const Product& product, const squeezebert_conv_shape& shape, const float* source, void* packed) {
+namespace {
+
+// The header, and zeros where panels end within a cache line.
+Weight begin_pack(const Product& product, const squeezebert_conv_shape& shape, void* packed) {
   Header header{};
   std::memcpy(header.magic, kMagic, sizeof header.magic);
   header.version = kVersion;
@@ -93,14 +102,65 @@ void pack(const Product& product, const squeezebert_conv_shape& shape, const flo
   for (char* end = panels + weight.panel_bytes(); end <= panels + weight.bytes(); end += weight.panel_bytes()) {
     std::memset(end - kLine, 0, kLine);
   }
+  return weight;
+}
+
+char* panel_of(const Weight& weight, void* packed, int64_t panel) {
+  return static_cast<char*>(packed) + sizeof(Header) + panel * weight.panel_bytes();
+}
+
+// Calls body(index of its first panel, its values, their scales in [out_channels, 1, kernel_size]) as for_each_group.
+template <class Value, class Scale, class Body>
+void for_each_quantized_group(const Weight& weight, Value* values, Scale* scales, const Body& body) {
+  const int64_t taps = weight.shape.kernel_size;
+  for_each_group(weight, values, [&](int64_t panel, const Columns<Value>& columns) {
+    const int64_t tap = panel / weight.all_panels();
+    const int64_t group = panel % weight.all_panels() / weight.group_panels();
+    Scale* const first = scales + group * columns.columns * taps + tap;
+    body(panel, Quantized<Value, Scale>{.columns = columns, .scales = first, .scale_stride = taps});
+  });
+}
+
+}  // namespace
+
+void pack(const Product& product, const squeezebert_conv_shape& shape, const float* source, void* packed) {
+  const Weight weight = begin_pack(product, shape, packed);
   for_each_group(weight, source, [&](int64_t panel, const Columns<const float>& columns) {
-    product.pack_right(columns, panels + panel * weight.panel_bytes());
+    product.pack_right(columns, panel_of(weight, packed, panel));
   });
 }
 
 void unpack(const Weight& packed, float* weight) {
   for_each_group(packed, weight, [&](int64_t panel, const Columns<float>& columns) {
     packed.product->unpack_right(packed.panel(panel), columns);
+  });
+}
+
+void quantize(const Product& product, const squeezebert_conv_shape& shape, const float* weight, int8_t* values,
+              float* scales) {
+  const Weight layout{&product, shape, nullptr};
+  for_each_quantized_group(layout, values, scales, [&](int64_t, const Quantized<int8_t, float>& to) {
+    product.quantized->quantize({.values = weight + (to.columns.values - values),
+                                 .column_stride = to.columns.column_stride,
+                                 .k_stride = to.columns.k_stride,
+                                 .depth = to.columns.depth,
+                                 .columns = to.columns.columns},
+                                to);
+  });
+}
+
+void pack_quantized(const Product& product, const squeezebert_conv_shape& shape, const int8_t* values,
+                    const float* scales, void* packed) {
+  const Weight weight = begin_pack(product, shape, packed);
+  for_each_quantized_group(weight, values, scales,
+                           [&](int64_t panel, const Quantized<const int8_t, const float>& from) {
+                             product.quantized->pack(from, panel_of(weight, packed, panel));
+                           });
+}
+
+void unpack_quantized(const Weight& packed, int8_t* values, float* scales) {
+  for_each_quantized_group(packed, values, scales, [&](int64_t panel, const Quantized<int8_t, float>& to) {
+    packed.product->quantized->unpack(packed.panel(panel), to);
   });
 }
 
@@ -134,7 +194,8 @@ squeezebert_status read_pack(const char* argument, const void* packed, size_t by
                 "%s: expected a weight packed for %s, got one for %s, %d columns wide: pack the weight again", argument,
                 product->name, header.product, static_cast<int>(header.layout.columns));
   }
-  if (check_shape(header.shape) != SQUEEZEBERT_OK) {
+  if (check_shape(header.shape) != SQUEEZEBERT_OK ||
+      check_depth(argument, format, header.shape.in_channels / header.shape.groups) != SQUEEZEBERT_OK) {
     return fail(SQUEEZEBERT_BAD_PACK, "%s: expected a packed weight, got one of an impossible shape", argument);
   }
   const size_t expected = packed_bytes(*product, header.shape);

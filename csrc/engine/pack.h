@@ -28,10 +28,20 @@ struct Weight {
 };
 
 squeezebert_status check_shape(const squeezebert_conv_shape& shape);
+// Sums of int8 products are whole numbers of 32 bits: so many products of 255 and 128 fit into one.
+constexpr int64_t kMostQuantizedDepth = 65536;
+squeezebert_status check_depth(const char* argument, squeezebert_format format, int64_t depth);
 size_t packed_bytes(const Product& product, const squeezebert_conv_shape& shape);
 void pack(const Product& product, const squeezebert_conv_shape& shape, const float* weight, void* packed);
 // The weight's values, as the format holds them.
 void unpack(const Weight& packed, float* weight);
+
+// Of a format that is quantized: its values, as `weight` lies, and their scales [out_channels, 1, kernel_size].
+void quantize(const Product& product, const squeezebert_conv_shape& shape, const float* weight, int8_t* values,
+              float* scales);
+void pack_quantized(const Product& product, const squeezebert_conv_shape& shape, const int8_t* values,
+                    const float* scales, void* packed);
+void unpack_quantized(const Weight& packed, int8_t* values, float* scales);
 
 // Reads and checks a header; `argument` is the name an error gives.
 squeezebert_status read_pack(const char* argument, const void* packed, size_t bytes, Weight* weight);

@@ -1,8 +1,8 @@
 /* squeezebert.h: the C API of the SqueezeBERT CPU kernels, and the only public header.
  *
  * SqueezeBERT (Iandola et al. 2020, arXiv 2006.11316) is BERT whose position-wise fully-connected layers are grouped
- * 1x1 convolutions. This library runs its encoder, and every piece of it, on Arm and x86 CPUs, in float32 or with
- * float16 or bfloat16 weights.
+ * 1x1 convolutions. This library runs its encoder, and every piece of it, on Arm and x86 CPUs, in float32, in int8, or
+ * with float16 or bfloat16 weights.
  *
  * Conventions, for every function:
  *  - Layout is token-major: a matrix of `tokens` rows and `channels` columns, channels contiguous, consecutive rows
@@ -16,8 +16,8 @@
  *    of one matrix are apart), except where a function says so. Pointers are aligned as their type is.
  *  - Whatever floating-point environment a thread has (flush-to-zero, another rounding), results are those of the
  *    default one, and the thread finds its own again afterwards.
- *  - Results are bit-identical whatever the batch around a row and the number of threads, and in float32 on every CPU
- *    (SQUEEZEBERT_NUMERICS).
+ *  - Results are bit-identical whatever the batch around a row and the number of threads, and in float32 and int8 on
+ *    every CPU (SQUEEZEBERT_NUMERICS).
  *  - Structs that later versions may extend begin with struct_size, their sizeof; SQUEEZEBERT_..._INIT sets it, and
  *    all else to nothing. A larger struct, of a later version, is taken if all that is new to this one is zero. The
  *    others (squeezebert_conv_shape, _linear and _layer_norm, which stand inside of those) stay as they are.
@@ -75,16 +75,34 @@ SQUEEZEBERT_API const char* squeezebert_version(void);
  * beyond 65504 become infinite.
  *
  * SQUEEZEBERT_BFLOAT16 halves the memory too: weights are rounded to bfloat16, which has float32's range and 8 bits of
- * its 24. Products and sums are float32. */
+ * its 24. Products and sums are float32.
+ *
+ * SQUEEZEBERT_INT8 takes a quarter of the memory: whole numbers from -127 to 127, and a float32 scale for each column
+ * (an output channel of one tap, a head's part of a key). The rows that they are multiplied with are quantized while a
+ * function runs, with a scale for each row of a product: each token and group of a convolution, each query of a head.
+ * So there is nothing to calibrate. All of it is exact or rounded once to nearest even, as follows, and so are results:
+ *
+ *   m = the largest magnitude of a column or row, L = 127, scale = m / L, value = round(x * (L / m))
+ *   m < 2^-100: the scale and all values are 0; NaN or infinity in it: the scale is NaN, all values are 0
+ *   y = fma((float)(sum of value * value) * row scale, column scale, start), start = bias, 0 or what is added to
+ *
+ * So NaN or infinity in a row makes what that row gives NaN (a token's outputs of that group), and in a column what
+ * that gives. A sum has at most 65536 products.
+ *
+ * Attention's values have one scale for each key and head instead. It multiplies that key's exponential, and the row of
+ * those products, which are never negative, is the left side, with L = 255; the columns' scales are 1. Then comes the
+ * division by the sum of the exponentials, which are float32. NaN or infinity in a value makes its head's outputs of
+ * the sequence NaN. */
 typedef enum squeezebert_format
 #if defined(__cplusplus)
     : int /* so that C++ may read, and refuse, a number that is no format */
 #endif
 { SQUEEZEBERT_FLOAT32 = 0,
   SQUEEZEBERT_FLOAT16 = 1,
-  SQUEEZEBERT_BFLOAT16 = 2 } squeezebert_format;
+  SQUEEZEBERT_BFLOAT16 = 2,
+  SQUEEZEBERT_INT8 = 3 } squeezebert_format;
 
-/* "float32", "float16", "bfloat16"; NULL for a number that is no format. */
+/* "float32", "float16", "bfloat16", "int8"; NULL for a number that is no format. */
 SQUEEZEBERT_API const char* squeezebert_format_name(squeezebert_format format);
 
 /* What results are computed with, beyond the formulas: the order of every sum, the polynomials, the roundings. Results
@@ -186,9 +204,22 @@ SQUEEZEBERT_API squeezebert_status squeezebert_pack(const squeezebert_conv_shape
                                                     const float* weight, void* packed, size_t packed_bytes);
 
 /* The weight again, [out_channels, in_channels / groups, kernel_size], of weight_bytes: what was packed, rounded to the
- * format. This is the portable form: packed anywhere, it gives the same packed weight. */
+ * format. This is the portable form: packed anywhere, it gives the same packed weight (of int8, squeezebert_unpack_
+ * quantized gives that; here each value is multiplied by its scale). */
 SQUEEZEBERT_API squeezebert_status squeezebert_unpack(const void* packed, size_t packed_bytes, float* weight,
                                                       size_t weight_bytes);
+
+/* Packing as SQUEEZEBERT_INT8 in two steps, of which the first gives the portable form. values: [out_channels,
+ * in_channels / groups, kernel_size], any of them; scales: [out_channels, 1, kernel_size], contiguous, of which a
+ * column's values are multiples. A group has at most 65536 input channels. squeezebert_unpack_quantized gives back what
+ * was packed; SQUEEZEBERT_BAD_PACK for a weight of another format. No output may overlap an input or the other output.
+ */
+SQUEEZEBERT_API squeezebert_status squeezebert_quantize(const squeezebert_conv_shape* shape, const float* weight,
+                                                        int8_t* values, float* scales);
+SQUEEZEBERT_API squeezebert_status squeezebert_pack_quantized(const squeezebert_conv_shape* shape, const int8_t* values,
+                                                              const float* scales, void* packed, size_t packed_bytes);
+SQUEEZEBERT_API squeezebert_status squeezebert_unpack_quantized(const void* packed, size_t packed_bytes, int8_t* values,
+                                                                float* scales);
 
 /* Reads shape and format (which may be NULL) back from a packed weight; SQUEEZEBERT_BAD_PACK when it is none, or not
  * for the product in use. */

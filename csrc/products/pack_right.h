@@ -68,16 +68,6 @@ inline __attribute__((always_inline)) void for_each_value(const Columns<const fl
   }
 }
 
-inline void pack_right(const Columns<const float>& right, void* panels) {
-  for_each_panel(right, static_cast<Element*>(panels), [&](Element* panel, const float* values, int columns) {
-    for_each_value(
-        right, values, columns,
-        [&](int64_t k, int j, const Vec(&four)[4])
-            __attribute__((always_inline)) { store_four(panel + place(k, j), four); },
-        [&](int64_t k, int j, float value) { store_one(panel + place(k, j), value); });
-  });
-}
-
 inline float load_one(const float* p) { return *p; }
 template <class Element>
 inline float load_one(const Element* p) {
@@ -87,14 +77,30 @@ inline float load_one(const Element* p) {
   return values[0];
 }
 
-inline void unpack_right(const void* panels, const Columns<float>& right) {
-  for_each_panel(right, static_cast<const Element*>(panels), [&](const Element* panel, float* values, int columns) {
-    for (int j = 0; j < columns; ++j) {
-      for (int64_t k = 0; k < right.depth; ++k) {
-        values[j * right.column_stride + k * right.k_stride] = load_one(panel + place(k, j));
+// The functions of a product that have to do with its right side. quantized_right.h has those of whole numbers.
+template <class Packed, bool = kQuantized>
+struct Right {
+  static void pack(const Columns<const float>& right, void* panels) {
+    for_each_panel(right, static_cast<Packed*>(panels), [&](Packed* panel, const float* values, int columns) {
+      for_each_value(
+          right, values, columns,
+          [&](int64_t k, int j, const Vec(&four)[4])
+              __attribute__((always_inline)) { store_four(panel + place(k, j), four); },
+          [&](int64_t k, int j, float value) { store_one(panel + place(k, j), value); });
+    });
+  }
+
+  static void unpack(const void* panels, const Columns<float>& right) {
+    for_each_panel(right, static_cast<const Packed*>(panels), [&](const Packed* panel, float* values, int columns) {
+      for (int j = 0; j < columns; ++j) {
+        for (int64_t k = 0; k < right.depth; ++k) {
+          values[j * right.column_stride + k * right.k_stride] = load_one(panel + place(k, j));
+        }
       }
-    }
-  });
-}
+    });
+  }
+
+  static constexpr const QuantizedRight* quantized = nullptr;
+};
 
 }  // namespace squeezebert::SQUEEZEBERT_UNIT

@@ -13,7 +13,7 @@ inline void splat(Vec& x, float value) { x = broadcast(value); }
 
 // As many accumulators as the micro-kernel's tile has, enough to hide any FMA's latency.
 inline double peak(int64_t rounds) {
-  constexpr int kSums = Tile::kRows * Tile::kColumns / Multiplied::kLanes;
+  constexpr int kSums = kQuantized ? Tile::kRows * Tile::kVectors : Tile::kRows * Tile::kColumns / Multiplied::kLanes;
   constexpr int kRepeats = 8;
   Multiplied sums[kSums];
   for (int i = 0; i < kSums; ++i) splat(sums[i], 1.0f + static_cast<float>(i));

@@ -40,13 +40,32 @@ struct Columns {
   int64_t columns = 0;
 };
 
+// Whole numbers and what each column of them is multiplied by.
+template <class Value, class Scale>
+struct Quantized {
+  Columns<Value> columns;
+  Scale* scales = nullptr;
+  ptrdiff_t scale_stride = 0;
+};
+
+// A format of whole numbers (products/quantized.h): packing in two steps.
+struct QuantizedRight {
+  void (*quantize)(const Columns<const float>&, const Quantized<int8_t, float>&);
+  void (*pack)(const Quantized<const int8_t, const float>&, void* panels);
+  void (*unpack)(const void* panels, const Quantized<int8_t, float>&);
+  // A scale for each k rather than for each column, which the left side is to be multiplied by (LeftRows::k_scales);
+  // column_stride is 1. Attention's values: a key of which nothing is wanted then shows in no other's scale.
+  void (*pack_by_k)(const Columns<const float>&, float* k_scales, void* panels);
+};
+
 // `rows` rows of `depth` values, consecutive.
 struct LeftRows {
   const float* values = nullptr;
   ptrdiff_t stride = 0;
   int64_t rows = 0;
   int64_t depth = 0;
-  bool non_negative = false;  // none is below 0 (the exponentials of a softmax)
+  bool non_negative = false;        // none is below 0 (the exponentials of a softmax)
+  const float* k_scales = nullptr;  // [depth], multiply every row first; null: not. Quantized formats only
 };
 
 // c[rows x columns] = finish(start + left * right).
@@ -79,6 +98,7 @@ struct Product {
   void (*pack_right)(const Columns<const float>&, void* panels);
   // The columns' values, as the format holds them.
   void (*unpack_right)(const void* panels, const Columns<float>&);
+  const QuantizedRight* quantized;  // null: the format has none
   // Bytes of a prepared row; null: rows are multiplied where they lie.
   int64_t (*left_stride)(int64_t depth);
   void (*pack_left)(const LeftRows&, void* left);

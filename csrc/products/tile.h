@@ -140,7 +140,7 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     const Left* left = a.left + first_row * a.left_stride;
     add_products<kRows>(whole, left, a.left_stride, a.right, a.depth, ahead, ahead_step);
     start<kRows>(sums, a, first_row);
-    // A row's scale follows its values, and the columns' scales begin the panel's tail.
+    // A row's scale begins what follows its values, and the columns' scales the panel's tail.
     const auto* rows = reinterpret_cast<const char*>(left + kLayout.padded_depth(a.depth));
     const ptrdiff_t row_bytes = a.left_stride * static_cast<ptrdiff_t>(sizeof(Left));
     const auto* columns = reinterpret_cast<const char*>(a.right) + kLayout.tail_at(a.depth);

@@ -4,6 +4,7 @@
 #include "products/pack_right.h"
 #include "products/peak.h"
 #include "products/product.h"
+#include "products/quantized_right.h"
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
 
@@ -13,8 +14,9 @@ const Product kProduct = {
     .format = SQUEEZEBERT_UNIT_FORMAT,
     .rows = Tile::kRows,
     .layout = kLayout,
-    .pack_right = pack_right,
-    .unpack_right = unpack_right,
+    .pack_right = Right<Element>::pack,
+    .unpack_right = Right<Element>::unpack,
+    .quantized = Right<Element>::quantized,
     .left_stride = kLeftStride,
     .pack_left = kPackLeft,
     .multiply = multiply,

@@ -17,13 +17,16 @@ constexpr double kFloatRoundoff = 0x1p-24;
 constexpr double kHalfRoundoff = 0x1p-11;
 constexpr double kBFloatRoundoff = 0x1p-8;
 
+// int8's are half a step of 127 to the largest of a row; what it computes exactly is tests/cpp/int8.cc.
+constexpr double kInt8Roundoff = 1.0 / 254;
+
 // Of products and sums.
 inline double unit_roundoff() { return multiplies_half() ? kHalfRoundoff : kFloatRoundoff; }
 
 // A number as g_format stores it: the nearest of the format's, which are at least 2^-24 (float16) or 2^-133 (bfloat16)
 // apart and end below 2^16 or 2^128.
 inline double stored(double x) {
-  if (g_format == SQUEEZEBERT_FLOAT32 || !std::isfinite(x) || x == 0.0) return x;
+  if (g_format == SQUEEZEBERT_FLOAT32 || g_format == SQUEEZEBERT_INT8 || !std::isfinite(x) || x == 0.0) return x;
   const bool half = g_format == SQUEEZEBERT_FLOAT16;
   const double step = ldexp(1.0, half ? std::max(ilogb(x) - 10, -24) : std::max(ilogb(x) - 7, -133));
   const double rounded = nearbyint(x / step) * step;
@@ -34,7 +37,8 @@ inline double stored(double x) {
 // as down, so they add up like the square root of their number; 4 leaves a dozen standard deviations.
 // With 16-bit formats, attention rounds keys and values that are results themselves, on every ISA.
 inline double bound(int64_t terms, double size = 1.0) {
-  const double roundoff = g_format == SQUEEZEBERT_FLOAT16    ? kHalfRoundoff
+  const double roundoff = g_format == SQUEEZEBERT_INT8       ? kInt8Roundoff
+                          : g_format == SQUEEZEBERT_FLOAT16  ? kHalfRoundoff
                           : g_format == SQUEEZEBERT_BFLOAT16 ? kBFloatRoundoff
                                                              : kFloatRoundoff;
   return (2.0 + 4.0 * sqrt(static_cast<double>(terms))) * roundoff * size;
@@ -57,20 +61,29 @@ inline Exact exact_conv(const Conv& conv, const Offsets& offsets, const Doubles&
     for (int64_t t = offsets[s]; t < offsets[s + 1]; ++t) {
       for (int64_t o = 0; o < shape.out_channels; ++o) {
         double sum = conv.bias.empty() ? 0.0 : conv.bias[static_cast<size_t>(o)];
-        double magnitude = fabs(sum);
+        double magnitude = fabs(sum), quantized = 0.0;
         for (int64_t tap = 0; tap < taps; ++tap) {
           const int64_t from = t + tap - taps / 2;
           if (from < offsets[s] || from >= offsets[s + 1]) continue;
           const double* row = &x[static_cast<size_t>(from * shape.in_channels + o / columns * depth)];
           const float* weight = &conv.weight[static_cast<size_t>(o * depth * taps + tap)];
+          double weights = 0.0, most_weight = 0.0, inputs = 0.0, most_input = 0.0;
           for (int64_t i = 0; i < depth; ++i) {
-            const double product = stored(weight[i * taps]) * row[i];
+            const double factor = stored(weight[i * taps]), product = factor * row[i];
             sum += product;
             magnitude += fabs(product);
+            weights += fabs(factor), inputs += fabs(row[i]);
+            most_weight = std::max(most_weight, fabs(factor)), most_input = std::max(most_input, fabs(row[i]));
+          }
+          // Every factor is off by half a step at most.
+          if (g_format == SQUEEZEBERT_INT8) {
+            const double weight_step = kInt8Roundoff * most_weight, input_step = kInt8Roundoff * most_input;
+            quantized += 1.0001 * (weights * input_step + inputs * weight_step +
+                                   static_cast<double>(depth) * weight_step * input_step);
           }
         }
         y.values.push_back(sum);
-        y.bounds.push_back(roundings * unit_roundoff() * magnitude);
+        y.bounds.push_back(roundings * unit_roundoff() * magnitude + quantized);
       }
     }
   }

@@ -118,7 +118,8 @@ void test_not_finite() {
     input[17 * kIn + 2 * (kIn / kGroups) + 1] = bad;
     for_each_kernels([&] {
       conv.pack();
-      check(kPlain, conv, run(Context(), kPlain, conv, input, residual, kTokens), input, residual);
+      const bool int8 = g_format == SQUEEZEBERT_INT8;  // which makes NaN of an infinity
+      if (!int8) check(kPlain, conv, run(Context(), kPlain, conv, input, residual, kTokens), input, residual);
       for (const Kind kind : {kPlain, kGelu, kAddLayerNorm}) {
         const Floats expected = run(Context(), kind, conv, clean, residual, kTokens);
         const Floats got = run(Context(), kind, conv, input, residual, kTokens);
@@ -126,14 +127,14 @@ void test_not_finite() {
           const bool hit = i / kOut == 17 && (kind == kAddLayerNorm || i % kOut / (kOut / kGroups) == 2);
           if (!hit) CHECK(memcmp(&got[i], &expected[i], sizeof(float)) == 0);
           // LayerNorm of an infinite row has no finite mean; GELU of -infinity is its limit, 0.
-          if (hit && (std::isnan(bad) || kind == kAddLayerNorm)) CHECK(std::isnan(got[i]));
+          if (hit && (std::isnan(bad) || int8 || kind == kAddLayerNorm)) CHECK(std::isnan(got[i]));
         }
       }
     });
   }
 }
 
-// No ISA flushes denormals to zero.
+// No ISA flushes denormals to zero; int8 is defined to.
 void test_denormals() {
   constexpr int64_t kChannels = 37;
   Conv identity(kChannels, kChannels, 1, 9);
@@ -142,6 +143,7 @@ void test_denormals() {
     identity.weight[static_cast<size_t>(i)] = i % (kChannels + 1) == 0 ? 1.0f : 0.0f;
   }
   for_each_kernels([&] {
+    if (g_format == SQUEEZEBERT_INT8) return;
     identity.pack();
     Floats input = denormals(20 * kChannels, 10);
     // Those of float16, below 2^-14, are multiples of 2^-24.

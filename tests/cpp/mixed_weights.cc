@@ -1,5 +1,5 @@
-// Layers whose weights are float32 and a smaller format in any mixture: an encoder, and each block of it, has the bits
-// of single operators run one after the other, each with the format of its own weight.
+// Layers whose weights are of several formats in any mixture: an encoder, and each block of it, has the bits of single
+// operators run one after the other, each with the format of its own weight.
 #include "support.h"
 
 namespace {
@@ -10,20 +10,24 @@ using namespace tests;
 constexpr int64_t kChannels = 48, kWide = 52, kHeads = 4, kHeadSize = kChannels / kHeads;
 constexpr int kMixtures = 1 << 6;
 
-squeezebert_format g_smaller = SQUEEZEBERT_FLOAT16;
+// Bit i says which of two formats the i-th weight has.
+struct Mixture {
+  int bits;
+  squeezebert_format formats[2];
 
-squeezebert_format format_of(int mixture, int i) { return mixture >> i & 1 ? g_smaller : SQUEEZEBERT_FLOAT32; }
+  squeezebert_format of(int i) const { return formats[bits >> i & 1]; }
+};
 
-// The layer's weights in the order of EncoderLayer; bit i of `mixture` makes the i-th of the smaller format. Keys and
-// values are packed by the bits of the query's and the intermediate weight, so that theirs differ too.
-void pack(EncoderLayer& layer, int mixture) {
-  layer.key_format = format_of(mixture, 0);
-  layer.value_format = format_of(mixture, 4);
+// The layer's weights in the order of EncoderLayer. Keys and values are packed as the query's and the intermediate
+// weight are, so that theirs differ too.
+void pack(EncoderLayer& layer, const Mixture& mixture) {
+  layer.key_format = mixture.of(0);
+  layer.value_format = mixture.of(4);
+  int i = 0;
   for (Conv* conv :
        {&layer.query, &layer.key, &layer.value, &layer.post_attention, &layer.intermediate, &layer.output}) {
-    g_format = format_of(mixture, 0);
+    g_format = mixture.of(i++);
     conv->pack();
-    mixture >>= 1;
   }
   g_format = SQUEEZEBERT_FLOAT32;
 }
@@ -48,7 +52,7 @@ Floats convolve_add_layer_norm(const Conv& conv, const Norm& norm, const Floats&
   return y;
 }
 
-squeezebert_attention_shape attention_shape(const Offsets& offsets, int mixture) {
+squeezebert_attention_shape attention_shape(const Offsets& offsets, const Mixture& mixture) {
   return {sizeof(squeezebert_attention_shape),
           static_cast<int64_t>(offsets.size()) - 1,
           offsets.data(),
@@ -56,12 +60,12 @@ squeezebert_attention_shape attention_shape(const Offsets& offsets, int mixture)
           kHeads,
           kHeadSize,
           1.0f / sqrtf(static_cast<float>(kHeadSize)),
-          format_of(mixture, 0),
-          format_of(mixture, 4)};
+          mixture.of(0),
+          mixture.of(4)};
 }
 
 // Step by step.
-Floats attend(const EncoderLayer& layer, int mixture, const Offsets& offsets, const Floats& x) {
+Floats attend(const EncoderLayer& layer, const Mixture& mixture, const Offsets& offsets, const Floats& x) {
   const Floats query = convolve(layer.query, x), key = convolve(layer.key, x), value = convolve(layer.value, x);
   const squeezebert_attention_shape shape = attention_shape(offsets, mixture);
   Floats y(x.size());
@@ -74,12 +78,12 @@ Floats feed_forward(const EncoderLayer& layer, const Floats& x) {
   return convolve_add_layer_norm(layer.output, layer.output_norm, convolve(layer.intermediate, x, true), x);
 }
 
-Floats in_steps(const EncoderLayer& layer, int mixture, const Offsets& offsets, const Floats& x) {
+Floats in_steps(const EncoderLayer& layer, const Mixture& mixture, const Offsets& offsets, const Floats& x) {
   const Floats context = attend(layer, mixture, offsets, x);
   return feed_forward(layer, convolve_add_layer_norm(layer.post_attention, layer.post_attention_norm, context, x));
 }
 
-void check_blocks(const EncoderLayer& layer, int mixture, const Offsets& offsets, const Floats& x) {
+void check_blocks(const EncoderLayer& layer, const Mixture& mixture, const Offsets& offsets, const Floats& x) {
   const squeezebert_attention_shape shape = attention_shape(offsets, mixture);
   const squeezebert_linear query = layer.query.linear(), key = layer.key.linear(), value = layer.value.linear(),
                            intermediate = layer.intermediate.linear(), output = layer.output.linear();
@@ -121,35 +125,27 @@ void check_encoder(const EncoderLayer (&layers)[2], const Offsets& offsets, cons
   }
 }
 
-// Every product of a smaller format, each with that of float32 which its ISA uses.
-void for_each_pair_of_products(const std::function<void()>& body) {
-  for_each_kernels([&] {
-    if (g_format == SQUEEZEBERT_FLOAT32) return;
-    g_smaller = g_format;
-    g_format = SQUEEZEBERT_FLOAT32;
-    body();
-    g_format = g_smaller;
-  });
-}
-
 // Groups that line up, which run fused whatever the formats, and groups that do not. Sevens make every mixture of
-// query, key and value, and every one of the other three. The second layer has the smaller format where the first has
-// float32.
-void test_mixtures() {
+// query, key and value, and every one of the other three. `one` is in both layers, where the other does not have it.
+void test_mixtures(squeezebert_format one, squeezebert_format first_other, squeezebert_format second_other) {
   const Offsets offsets = {0, 1, 20, 27};
   const Floats x = random(27 * kChannels, 1);
   const int64_t all_groups[][6] = {{4, 4, 4, 1, 4, 4}, {2, 4, 1, 3, 4, 2}};
   for (const auto& groups : all_groups) {
     EncoderLayer layers[] = {{kChannels, kWide, groups, 100}, {kChannels, kWide, groups, 200}};
-    for (int mixture = 0; mixture < kMixtures; mixture += 7) {
-      const int other = kMixtures - 1 - mixture;
-      for_each_pair_of_products([&] {
-        pack(layers[0], mixture);
-        pack(layers[1], other);
-        check_blocks(layers[0], mixture, offsets, x);
-        const Floats middle = in_steps(layers[0], mixture, offsets, x);
-        check_encoder(layers, offsets, x, in_steps(layers[1], other, offsets, middle));
+    for (int bits = 0; bits < kMixtures; bits += 7) {
+      const Mixture first = {bits, {first_other, one}}, second = {kMixtures - 1 - bits, {second_other, one}};
+      g_format = one;
+      for_each_isa([&] {
+        g_format = SQUEEZEBERT_FLOAT32;
+        pack(layers[0], first);
+        pack(layers[1], second);
+        check_blocks(layers[0], first, offsets, x);
+        const Floats middle = in_steps(layers[0], first, offsets, x);
+        check_encoder(layers, offsets, x, in_steps(layers[1], second, offsets, middle));
+        g_format = one;
       });
+      g_format = SQUEEZEBERT_FLOAT32;
     }
   }
 }
@@ -157,6 +153,8 @@ void test_mixtures() {
 }  // namespace
 
 int main() {
-  test_mixtures();
+  test_mixtures(SQUEEZEBERT_FLOAT16, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT32);
+  test_mixtures(SQUEEZEBERT_BFLOAT16, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_FLOAT16);
+  test_mixtures(SQUEEZEBERT_INT8, SQUEEZEBERT_FLOAT32, SQUEEZEBERT_BFLOAT16);
   return check_result();
 }

@@ -16,7 +16,8 @@ bool bad_pack(const void* packed, size_t bytes) {
 }
 bool bad_pack(const Bytes& pack) { return bad_pack(pack.data(), pack.size()); }
 
-// The bound: 1.02 times the plain weight, at all of SqueezeBERT's shapes and BERT-base's.
+// The bound: 1.02 times the plain weight, at all of SqueezeBERT's shapes and BERT-base's. int8 has a scale of 4
+// bytes and perhaps a sum of 4 for each column, of 192 bytes at least.
 void test_size() {
   for (const int64_t groups : {1, 4}) {
     for (const squeezebert_conv_shape& shape :
@@ -25,7 +26,8 @@ void test_size() {
       for_each_kernels([&] {
         size_t bytes = 0;
         OK(squeezebert_packed_size(&shape, g_format, &bytes));
-        CHECK(static_cast<double>(bytes) <= 1.02 * elements * (g_format == SQUEEZEBERT_FLOAT32 ? 4 : 2));
+        constexpr double kElementBytes[] = {4.0, 2.0, 2.0, 1.0 + 8.0 / 192};
+        CHECK(static_cast<double>(bytes) <= 1.02 * elements * kElementBytes[g_format]);
       });
     }
   }
@@ -135,10 +137,11 @@ void test_foreign_product() {
   });
 }
 
-// What was packed comes back, rounded to the format, and packs to the same bytes again.
+// What was packed comes back, rounded to the format, and packs to the same bytes again. (int8.cc: as whole numbers.)
 void test_unpack() {
   Conv conv(40, 24, 4, 2, 3);
   for_each_kernels([&] {
+    if (g_format == SQUEEZEBERT_INT8) return;
     conv.pack();
     Conv again = conv;
     again.weight.assign(conv.weight.size(), 7.0f);
