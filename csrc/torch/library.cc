@@ -9,6 +9,11 @@ namespace squeezebert::torch_ops {
 STABLE_TORCH_LIBRARY(squeezebert, library) {
   library.def("pack_grouped_conv1x1(Tensor weight, int groups, ScalarType? dtype=None) -> Tensor");
   library.def("pack_grouped_conv1d(Tensor weight, int groups, ScalarType? dtype=None) -> Tensor");
+  library.def("quantize_weight(Tensor weight) -> (Tensor values, Tensor scale)");
+  library.def("pack_quantized(Tensor values, Tensor scale, int groups) -> Tensor");
+  library.def(
+      "unpack_quantized(Tensor weight, int in_channels, int groups, int kernel_size=1) -> (Tensor values, Tensor "
+      "scale)");
   library.def("unpack_grouped_conv1x1(Tensor weight, int in_channels, int groups) -> Tensor");
   library.def(
       "pack_encoder_layer(Tensor[] params, int[] groups, float eps, ScalarType? attention_dtype=None) -> Tensor");
@@ -45,6 +50,9 @@ STABLE_TORCH_LIBRARY(squeezebert, library) {
 STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
   library.impl("pack_grouped_conv1x1", TORCH_BOX(&PackGroupedConv1x1));
   library.impl("pack_grouped_conv1d", TORCH_BOX(&PackGroupedConv1d));
+  library.impl("quantize_weight", TORCH_BOX(&QuantizeWeight));
+  library.impl("pack_quantized", TORCH_BOX(&PackQuantized));
+  library.impl("unpack_quantized", TORCH_BOX(&UnpackQuantized));
   library.impl("unpack_grouped_conv1x1", TORCH_BOX(&UnpackGroupedConv1x1));
   library.impl("pack_encoder_layer", TORCH_BOX(&PackEncoderLayer));
   library.impl("unpack_encoder_layer", TORCH_BOX(&UnpackEncoderLayer));

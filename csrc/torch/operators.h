@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <tuple>
 #include <vector>
 
 namespace squeezebert::torch_ops {
@@ -15,6 +16,10 @@ using OptionalDtype = std::optional<torch::headeronly::ScalarType>;
 
 Tensor PackGroupedConv1x1(const Tensor& weight, int64_t groups, OptionalDtype dtype);
 Tensor PackGroupedConv1d(const Tensor& weight, int64_t groups, OptionalDtype dtype);
+std::tuple<Tensor, Tensor> QuantizeWeight(const Tensor& weight);
+Tensor PackQuantized(const Tensor& values, const Tensor& scale, int64_t groups);
+std::tuple<Tensor, Tensor> UnpackQuantized(const Tensor& weight, int64_t in_channels, int64_t groups,
+                                           int64_t kernel_size);
 Tensor UnpackGroupedConv1x1(const Tensor& weight, int64_t in_channels, int64_t groups);
 Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
                         OptionalDtype attention_dtype);

@@ -29,10 +29,19 @@ std::optional<squeezebert_format> FormatNamed(ScalarType dtype) {
   return found;
 }
 
+// Whole numbers are no weight without their scales.
+bool IsPlain(squeezebert_format format) { return format != SQUEEZEBERT_INT8; }
+
+std::optional<squeezebert_format> PlainFormat(ScalarType dtype) {
+  const std::optional<squeezebert_format> format = FormatNamed(dtype);
+  return format.has_value() && IsPlain(*format) ? format : std::nullopt;
+}
+
 /// "torch.float32, torch.float16 or torch.bfloat16"
-std::string FormatNames() {
+std::string FormatNames(bool plain_only) {
   std::string names, last;
-  ForEachFormat([&](squeezebert_format, const std::string& name) {
+  ForEachFormat([&](squeezebert_format format, const std::string& name) {
+    if (plain_only && !IsPlain(format)) return;
     if (!last.empty()) names += (names.empty() ? "" : ", ") + last;
     last = name;
   });
@@ -70,7 +79,8 @@ squeezebert_conv_shape ConvShape(const Argument& weight_name, const Argument& gr
 squeezebert_conv_shape PlainShape(const Argument& weight_name, const Argument& groups_name, const Tensor& weight,
                                   int64_t groups, KernelSize kernel_size, std::optional<int64_t> in_channels) {
   CheckCpu(weight_name, weight, weight.scalar_type());
-  if (!FormatNamed(weight.scalar_type()).has_value()) Fail(weight_name, "dtype " + FormatNames(), Describe(weight));
+  if (!PlainFormat(weight.scalar_type()).has_value())
+    Fail(weight_name, "dtype " + FormatNames(/*plain_only=*/true), Describe(weight));
   return ConvShape(weight_name, groups_name, weight, groups, kernel_size, in_channels);
 }
 
@@ -135,7 +145,7 @@ Tensor AlignedBytes(const Tensor& packed) {
 
 squeezebert_format FormatOf(const Argument& argument, ScalarType dtype) {
   const std::optional<squeezebert_format> format = FormatNamed(dtype);
-  if (!format.has_value()) Fail(argument, FormatNames(), DtypeName(dtype));
+  if (!format.has_value()) Fail(argument, FormatNames(/*plain_only=*/false), DtypeName(dtype));
   return *format;
 }
 
@@ -154,7 +164,7 @@ Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optio
   } else {
     const squeezebert_conv_shape shape =
         PlainShape(names.weight, names.groups, weight, groups, kernel_size, in_channels);
-    linear.format = *FormatNamed(weight.scalar_type());
+    linear.format = *PlainFormat(weight.scalar_type());
     linear.packed_owner = PackContiguous(names.weight.op, weight, shape, linear.format);
   }
   linear.out_channels = weight.size(0);

@@ -8,11 +8,13 @@ What holds for all of them:
 
 - Layout is token-major: the last dimension is channels. Any strides are taken; a tensor is copied only if its channels
   are not next to each other or its rows not one stride apart.
-- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32, float16 or bfloat16, or
-  packed as one of these. The 16-bit ones take half the memory. With a query weight of lower precision, attention takes
-  keys and values in its format as well. What each format rounds, and where instruction sets differ in that, says
-  csrc/include/squeezebert.h, squeezebert_format; all that follows a product is float32. ``torch.autocast("cpu")`` casts
-  lower precisions to float32; otherwise another dtype is an error. Outputs are fresh contiguous tensors.
+- On the CPU activations, biases and LayerNorm parameters are float32, and each weight float32, float16, bfloat16, or
+  packed as one of these or as int8. The 16-bit ones take half the memory, int8 a quarter. With a query weight of lower
+  precision, attention takes keys and values in its format as well. What each format rounds, and where instruction sets
+  differ in that (float16 and bfloat16 only), says csrc/include/squeezebert.h, squeezebert_format; all that follows a
+  product is float32. With int8, NaN or infinity among a token's channels of a group makes all of that token's outputs
+  of that group NaN. ``torch.autocast("cpu")`` casts lower precisions to float32; otherwise another dtype is an error.
+  Outputs are fresh contiguous tensors.
 - On CUDA (with Triton, compute capability 8.0 and later) they are float32, float16 or bfloat16, all of one dtype, and
   sums are float32; float32 products are exact unless ``torch.backends.cuda.matmul.allow_tf32``.
   ``torch.autocast("cuda")`` casts to its dtype. Plain weights are as fast as packed ones. A mask is boolean, float32 or
@@ -54,8 +56,11 @@ from .functions import (
     pack_encoder_layer,
     pack_grouped_conv1d,
     pack_grouped_conv1x1,
+    pack_quantized,
+    quantize_weight,
     unpack_encoder_layer,
     unpack_grouped_conv1x1,
+    unpack_quantized,
 )
 from .loading import load_operators
 
@@ -73,8 +78,11 @@ __all__ = [
     "pack_encoder_layer",
     "pack_grouped_conv1d",
     "pack_grouped_conv1x1",
+    "pack_quantized",
+    "quantize_weight",
     "unpack_encoder_layer",
     "unpack_grouped_conv1x1",
+    "unpack_quantized",
 ]
 
 _path = load_operators()

@@ -13,6 +13,9 @@ from .autograd import DIFFERENTIABLE
 PACKING = (
     "pack_grouped_conv1x1",
     "pack_grouped_conv1d",
+    "quantize_weight",
+    "pack_quantized",
+    "unpack_quantized",
     "unpack_grouped_conv1x1",
     "pack_encoder_layer",
     "unpack_encoder_layer",

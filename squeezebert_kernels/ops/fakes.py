@@ -45,6 +45,9 @@ def register(library: torch.library.Library, core: Path) -> None:
     fakes: dict[str, Callable[..., Any]] = {
         "pack_grouped_conv1x1": pack,
         "pack_grouped_conv1d": pack,
+        "quantize_weight": _quantized,
+        "pack_quantized": lambda values, scale, groups: pack(values, groups, torch.int8),
+        "unpack_quantized": _unpacked_quantized,
         "unpack_grouped_conv1x1": _unpacked,
         "pack_encoder_layer": pack_layer,
         "unpack_encoder_layer": _unpacked_layer,
@@ -100,6 +103,15 @@ class _Sizes:
             return weight.dtype
         rows = shape.out_channels
         return next((d for d in self._formats if -(-self.packed(shape, d) // rows) == weight.shape[1]), weight.dtype)
+
+
+def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    scale = weight.new_empty((weight.shape[0], 1, *weight.shape[2:]), dtype=torch.float32)
+    return weight.new_empty(weight.shape, dtype=torch.int8), scale
+
+
+def _unpacked_quantized(weight: Tensor, in_channels: int, groups: int, kernel_size: int = 1) -> tuple[Tensor, Tensor]:
+    return _quantized(weight.new_empty((weight.shape[0], in_channels // groups, kernel_size), dtype=torch.int8))
 
 
 def _unpacked(weight: Tensor, in_channels: int, groups: int) -> Tensor:

@@ -18,7 +18,8 @@ def pack_grouped_conv1x1(weight: Tensor, groups: int, dtype: torch.dtype | None 
 
     weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, 1], any strides, float32,
         float16 or bfloat16.
-    dtype: what it is packed as: torch.float32, torch.float16 or torch.bfloat16; None for its own.
+    dtype: what it is packed as: torch.float32, torch.float16, torch.bfloat16 or torch.int8 (as `quantize_weight` and
+        `pack_quantized` do); None for its own.
 
     Returns uint8 [out_channels, bytes_per_channel]: opaque bytes that know their shape, groups and instruction set.
     Those made for another instruction set or layer are refused when used.
@@ -32,6 +33,37 @@ def pack_grouped_conv1d(weight: Tensor, groups: int, dtype: torch.dtype | None =
     weight: [out_channels, in_channels / groups, K], K odd; dtypes and result as for `pack_grouped_conv1x1`.
     """
     return _ops.pack_grouped_conv1d.default(weight, groups, dtype)
+
+
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight as whole numbers and one scale for each output channel of each tap: weight = values * scale, about.
+
+    weight: [out_channels, in_channels / groups] or [out_channels, in_channels / groups, K], K odd, float32, float16 or
+        bfloat16.
+
+    scale = m / 127, where m is the largest magnitude of the channel's tap, and values = weight * (127 / m), to the
+    nearest whole number, the even one of two; a channel without anything of 2^-100 or more has the scale 0, one with
+    NaN or infinity the scale NaN, and both values 0. This is what packing as int8 does.
+
+    Returns values: int8, the shape of weight; scale: float32, the same shape with 1 in place of in_channels / groups.
+    """
+    return _ops.quantize_weight.default(weight)
+
+
+def pack_quantized(values: Tensor, scale: Tensor, groups: int) -> Tensor:
+    """Packs a weight given as `quantize_weight` gives it: the portable form of an int8 weight, for files.
+
+    values: int8 [out_channels, in_channels / groups] or [out_channels, in_channels / groups, K], K odd.
+    scale: float32, the same shape with 1 in place of in_channels / groups.
+
+    Returns uint8 [out_channels, bytes_per_channel], as `pack_grouped_conv1x1`.
+    """
+    return _ops.pack_quantized.default(values, scale, groups)
+
+
+def unpack_quantized(weight: Tensor, in_channels: int, groups: int, kernel_size: int = 1) -> tuple[Tensor, Tensor]:
+    """The values [out_channels, in_channels / groups, K] and scale [out_channels, 1, K] of a weight packed as int8."""
+    return _ops.unpack_quantized.default(weight, in_channels, groups, kernel_size)
 
 
 def unpack_grouped_conv1x1(weight: Tensor, in_channels: int, groups: int) -> Tensor:
@@ -137,7 +169,7 @@ def attention(
     d = C / num_heads. scale: None means 1 / sqrt(d). With Sk = 0 the output is zero. Returns the shape of query.
 
     dtype: on the CPU, what keys and values are packed as, as if they were weights: torch.float32 (None means that),
-    torch.float16 or torch.bfloat16. On CUDA None. Gradients are those of the unrounded products.
+    torch.float16, torch.bfloat16 or torch.int8. On CUDA None. Gradients are those of the unrounded products.
 
     Source: Vaswani et al. 2017, arXiv 1706.03762, section 3.2.
     """

@@ -20,6 +20,22 @@ def pack_grouped_conv1d(weight: Tensor, groups: int, dtype: torch.dtype | None =
     return _pack("pack_grouped_conv1d", weight, groups, dtype, any_kernel_size=True)
 
 
+def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
+    raise _no_int8("quantize_weight", "weight")
+
+
+def pack_quantized(values: Tensor, scale: Tensor, groups: int) -> Tensor:
+    raise _no_int8("pack_quantized", "values")
+
+
+def unpack_quantized(weight: Tensor, in_channels: int, groups: int, kernel_size: int = 1) -> tuple[Tensor, Tensor]:
+    raise _no_int8("unpack_quantized", "weight")
+
+
+def _no_int8(op: str, argument: str) -> ValueError:
+    return ValueError(f"squeezebert::{op}: {argument}: expected a CPU tensor, for int8 is for CPUs, got one on CUDA")
+
+
 def _pack(op: str, weight: Tensor, groups: int, dtype: torch.dtype | None, any_kernel_size: bool) -> Tensor:
     arguments = Arguments(op, "weight", weight)
     if dtype not in (None, *DTYPES):

@@ -15,6 +15,9 @@ from ..ops.autograd import DIFFERENTIABLE
 MODULES = {
     "pack_grouped_conv1x1": "pack",
     "pack_grouped_conv1d": "pack",
+    "quantize_weight": "pack",
+    "pack_quantized": "pack",
+    "unpack_quantized": "pack",
     "grouped_conv1x1": "grouped_conv1x1",
     "grouped_conv1x1_gelu": "grouped_conv1x1",
     "grouped_conv1x1_add_layer_norm": "grouped_conv1x1",
