@@ -35,9 +35,13 @@ try:
         isas,
         measure_peak,
         pack,
+        pack_quantized,
         products,
+        quantize_weight,
         release_memory,
         set_num_threads,
+        unpack,
+        unpack_quantized,
         version,
     )
 except ModuleNotFoundError as error:
@@ -65,8 +69,12 @@ __all__ = [
     "isas",
     "measure_peak",
     "pack",
+    "pack_quantized",
     "products",
+    "quantize_weight",
     "release_memory",
     "set_num_threads",
+    "unpack",
+    "unpack_quantized",
     "version",
 ]

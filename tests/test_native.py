@@ -19,7 +19,7 @@ import pytest
 import squeezebert_kernels
 from numpy_formulas import EPS, Layer, Linear, attend, conv1d, floats, gelu, layer_norm
 from squeezebert_kernels import numpy as kernels
-from tolerances import float32_bound, narrow_weights_bound, size_of
+from tolerances import FORMAT_SHARES, float32_bound, narrow_weights_bound, size_of
 
 
 def assert_near(got: np.ndarray, exact: np.ndarray, *reduction_lengths: int) -> None:
@@ -105,6 +105,31 @@ def test_bfloat16_weights() -> None:
     exact = conv1d(x, (np.round(weight / steps) * steps).astype(np.float32)[:, :, None], np.zeros(36, np.float32), 4)
     got, bound = kernels.grouped_conv1x1(x, packed), narrow_weights_bound(kernels.active_product("bfloat16"), 6)
     np.testing.assert_allclose(got, exact, rtol=0, atol=bound)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_int8_weights(isa: str, kernel_size: int) -> None:
+    """The bits are test_int8.py's business; here, that these are the same functions, and what unpacking gives."""
+    weight, x = floats(36, 6, kernel_size, scale=0.3), floats(7, 24)
+    packed = kernels.pack(weight, 4, dtype="int8")
+    assert packed.dtype == "int8"
+    values, scale = kernels.quantize_weight(weight)
+    assert values.dtype == np.int8
+    assert scale.dtype == np.float32
+    assert values.shape == weight.shape
+    assert scale.shape == (36, 1, kernel_size)
+    assert np.array_equal(scale, np.abs(weight).max(1, keepdims=True) / np.float32(127))
+    assert np.array_equal(values, np.rint(weight * (np.float32(127) / np.abs(weight).max(1, keepdims=True))))
+    again = kernels.pack_quantized(np.asfortranarray(values), scale, 4)
+    got = kernels.grouped_conv1d(x, packed)
+    assert np.array_equal(kernels.grouped_conv1d(x, again), got)
+    assert np.array_equal(kernels.unpack(packed), values * scale)
+    for unpacked, given in zip(kernels.unpack_quantized(again), (values, scale), strict=True):
+        assert np.array_equal(unpacked, given)
+    exact = conv1d(x, weight, np.zeros(36, np.float32), 4)
+    assert 0.0 < np.sqrt(np.mean((got - exact) ** 2)) < FORMAT_SHARES["int8"] * size_of(exact)
+    assert np.array_equal(kernels.quantize_weight(weight[..., 0])[0], values[..., 0])
+    assert np.array_equal(kernels.unpack(kernels.pack(weight, 4)), weight)
 
 
 def test_peak_is_a_rate() -> None:
@@ -445,6 +470,15 @@ def test_errors_name_the_argument() -> None:
             "attention_dtype: expected one of float32, .*, got float8",
             lambda: kernels.grouped_qkv_attention(x, *params[:6], 4, attention_dtype="float8"),
         ),
+        (r"weight: expected floating-point.*int8 \[4, 4\]", lambda: kernels.pack(np.zeros((4, 4), "i1"))),
+        (r"weight: expected floating-point.*int8 \[4, 4\]", lambda: kernels.quantize_weight(np.zeros((4, 4), "i1"))),
+        (r"weight: expected \[out_channels", lambda: kernels.quantize_weight(floats(4))),
+        ("values: expected an int8 array", lambda: kernels.pack_quantized(floats(4, 4), floats(4, 1))),
+        (
+            r"scale: expected float32 \[4, 1\] beside values int8 \[4, 8\], got float32 \[4\]",
+            lambda: kernels.pack_quantized(np.zeros((4, 8), "i1"), floats(4)),
+        ),
+        ("weight: expected one packed as int8, got one packed as float32", lambda: kernels.unpack_quantized(bad)),
         ("groups: expected a number that divides 24", lambda: kernels.pack(floats(24, 8), 5)),
         ("groups", lambda: kernels.pack(floats(24, 8), 0)),
         ("kernel_size", lambda: kernels.pack(floats(24, 8, 2))),

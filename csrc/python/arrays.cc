@@ -1,7 +1,6 @@
 #include "python/arrays.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <utility>
@@ -20,18 +19,6 @@ void CheckFloat32(const std::string& name, const py::array& array) {
 }
 
 bool IsAligned(const py::array& array) { return (array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0; }
-
-/// A contiguous, aligned array of T with the same values. ensure() gives a null one when there is no memory for a copy.
-template <typename T>
-py::array_t<T> ContiguousAs(const py::array& array) {
-  constexpr int kFlags = py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  auto contiguous = py::array_t<T, kFlags>::ensure(array);
-  if (!contiguous) {
-    PyErr_SetString(PyExc_MemoryError, ("no memory for a contiguous copy of " + Describe(array)).c_str());
-    throw py::error_already_set();
-  }
-  return contiguous;
-}
 
 py::array Contiguous(const py::array& array) { return ContiguousAs<float>(array); }
 
@@ -222,55 +209,6 @@ squeezebert_format FormatNamed(const std::string& argument, const std::string& n
     names += (i > 0 ? ", " : "") + std::string(known);
   }
   Fail(argument, ": expected one of ", names, ", got ", name);
-}
-
-PackedWeight::PackedWeight(const py::array& weight, int64_t groups, const std::optional<std::string>& dtype)
-    : format_(dtype ? FormatNamed("dtype", *dtype) : FormatNamed("weight", py::str(weight.dtype()))) {
-  if (dtype && weight.dtype().kind() != 'f') Fail("weight: expected floating-point numbers, got ", Describe(weight));
-  if (weight.ndim() != 2 && weight.ndim() != 3) {
-    Fail(
-        "weight: expected [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size], "
-        "got ",
-        Describe(weight));
-  }
-  if (groups < 1 || groups > weight.shape(0) || weight.shape(0) % groups != 0) {
-    Fail("groups: expected a number that divides ", weight.shape(0), " output channels, got ", groups);
-  }
-  shape_ = {weight.shape(0), weight.shape(1) * groups, groups, weight.ndim() == 3 ? weight.shape(2) : 1};
-  size_t bytes = 0;
-  CheckStatus(squeezebert_packed_size(&shape_, format_, &bytes));
-  Allocate(bytes);
-  const py::array plain = ContiguousAs<float>(weight);
-  const auto* data = static_cast<const float*>(plain.data());
-  squeezebert_status status;
-  {
-    const py::gil_scoped_release release;
-    status = squeezebert_pack(&shape_, format_, data, packed_.get(), bytes_);
-  }
-  CheckStatus(status);
-}
-
-PackedWeight::PackedWeight(std::string_view state) {
-  Allocate(state.size());
-  std::memcpy(packed_.get(), state.data(), state.size());
-  CheckStatus(squeezebert_packed_shape(packed_.get(), bytes_, &shape_, &format_));
-}
-
-void PackedWeight::Allocate(size_t bytes) {
-  packed_.reset(static_cast<std::byte*>(::operator new(bytes, kAlignment)));
-  bytes_ = bytes;
-}
-
-Linear AsLinear(const std::string& weight_name, const PackedWeight& weight, const std::string& bias_name,
-                const OptionalArray& bias, int64_t in_channels) {
-  const squeezebert_conv_shape& shape = weight.shape();
-  if (shape.in_channels != in_channels) {
-    Fail(weight_name, ": expected a packed weight for ", in_channels, " input channels, got one for ",
-         shape.in_channels);
-  }
-  Linear linear{weight.format(), AsVector(bias_name, bias, shape.out_channels), {}, shape.out_channels};
-  linear.view = weight.WithBias(linear.bias);
-  return linear;
 }
 
 }  // namespace squeezebert::python

@@ -7,12 +7,9 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <optional>
 #include <sstream>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "squeezebert.h"
@@ -36,6 +33,18 @@ std::string Describe(const py::array& array);
 /// Throws what a status other than OK means in Python, with the library's text: ValueError for an argument or a pack,
 /// MemoryError, else RuntimeError.
 void CheckStatus(squeezebert_status status);
+
+/// A contiguous, aligned array of T with the same values. ensure() gives a null one when there is no memory for a copy.
+template <typename T>
+py::array_t<T> ContiguousAs(const py::array& array) {
+  constexpr int kFlags = py::array::c_style | py::array::forcecast | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  auto contiguous = py::array_t<T, kFlags>::ensure(array);
+  if (!contiguous) {
+    PyErr_SetString(PyExc_MemoryError, ("no memory for a contiguous copy of " + Describe(array)).c_str());
+    throw py::error_already_set();
+  }
+  return contiguous;
+}
 
 /// A float32 array as a matrix: rows x channels, channels next to each other, rows `stride` floats apart.
 struct Rows {
@@ -109,42 +118,5 @@ LayerNorm AsLayerNorm(const std::string& weight_name, const py::array& weight, c
 
 /// The format of that name, which is a NumPy dtype's.
 squeezebert_format FormatNamed(const std::string& argument, const std::string& name);
-
-/// A weight in the form that the product in use reads; Python's squeezebert_kernels._native.PackedWeight.
-class PackedWeight {
- public:
-  /// dtype: the name of the format to pack it as; without it, the one that the weight has.
-  PackedWeight(const py::array& weight, int64_t groups, const std::optional<std::string>& dtype);
-  /// From the bytes that State() gave, where the same ISA is active.
-  explicit PackedWeight(std::string_view state);
-
-  const squeezebert_conv_shape& shape() const { return shape_; }
-  squeezebert_format format() const { return format_; }
-  size_t bytes() const { return bytes_; }
-  std::string_view State() const { return {reinterpret_cast<const char*>(packed_.get()), bytes_}; }
-  squeezebert_linear WithBias(const Vector& bias) const { return {packed_.get(), bytes_, bias.data}; }
-
- private:
-  void Allocate(size_t bytes);
-
-  static constexpr std::align_val_t kAlignment{64};
-  struct Free {
-    void operator()(std::byte* memory) const { ::operator delete(memory, kAlignment); }
-  };
-  squeezebert_conv_shape shape_;
-  squeezebert_format format_;
-  size_t bytes_ = 0;
-  std::unique_ptr<std::byte, Free> packed_;
-};
-
-/// A packed weight and its bias, checked against the channels that come in.
-struct Linear {
-  squeezebert_format format;
-  Vector bias;
-  squeezebert_linear view;
-  int64_t out_channels;
-};
-Linear AsLinear(const std::string& weight_name, const PackedWeight& weight, const std::string& bias_name,
-                const OptionalArray& bias, int64_t in_channels);
 
 }  // namespace squeezebert::python

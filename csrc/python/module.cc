@@ -1,9 +1,9 @@
 // squeezebert_kernels._native: the C API for NumPy arrays, with the names and the order of arguments of
 // torch.ops.squeezebert.*. Weights are packed once, by pack(), which is also where their group count is told.
 
-#include "python/arrays.h"
 #include "python/context.h"
 #include "python/operators.h"
+#include "python/weights.h"
 #include "squeezebert.h"
 
 namespace squeezebert::python {
@@ -127,7 +127,28 @@ void BindPackedWeight(py::module_& module) {
       R"(Packs a weight [out_channels, in_channels / groups] or [out_channels, in_channels / groups, kernel_size].
 
 dtype: one of formats(), what it is packed as; by default the weight's own dtype, float32 or float16. float16 and
-"bfloat16" round it and take half the memory, and cores that have them multiply in them. Activations are float32.)");
+"bfloat16" round it and take half the memory, and cores that have them multiply in them. "int8" quantizes it as
+quantize_weight() does, takes a quarter, and quantizes what it is multiplied with on the way. Activations are float32.)");
+  module.def(
+      "unpack", [](const PackedWeight& weight) { return weight.Unpack(); }, py::arg("weight"),
+      "The weight again, float32 [out_channels, in_channels / groups, kernel_size], as its format holds it.");
+  const auto pair = [](const QuantizedWeight& weight) { return py::make_tuple(weight.values, weight.scale); };
+  module.def(
+      "quantize_weight", [pair](const py::array& weight) { return pair(Quantize(weight)); }, py::arg("weight"),
+      R"(A weight as (values, scale), which is the portable form of what pack(dtype="int8") packs.
+
+values are int8, of the weight's sizes; scale is float32, with 1 in place of in_channels / groups: for each output
+channel (and tap) the largest magnitude / 127. weight = values * scale, about.)");
+  module.def(
+      "pack_quantized",
+      [](const py::array& values, const py::array& scale, int64_t groups) {
+        return PackedWeight(QuantizedWeight{values, scale}, groups);
+      },
+      py::arg("values"), py::arg("scale"), py::arg("groups") = 1, "Packs what quantize_weight() gives.");
+  module.def(
+      "unpack_quantized", [pair](const PackedWeight& weight) { return pair(weight.UnpackQuantized()); },
+      py::arg("weight"),
+      "(values, scale) of a weight packed as int8: [out, in / groups, kernel_size] and [out, 1, kernel_size].");
 }
 
 void BindConvolutions(py::module_& module) {

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "python/arrays.h"
+#include "python/weights.h"
 
 namespace squeezebert::python {
 
