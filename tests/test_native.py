@@ -64,8 +64,8 @@ def test_products_are_forced_by_name() -> None:
             assert kernels.active_product(name.split("_")[0]) == name
             packed = kernels.pack(weight, groups=4, dtype=name.split("_")[0])
             got = kernels.grouped_conv1x1(x, packed)
-            # float32 products of values that every format holds.
-            assert name == "float16_neon_fp16" or np.array_equal(got, expected)
+            # float32 products of values that every format but int8 holds.
+            assert name == "float16_neon_fp16" or name.startswith("int8_") or np.array_equal(got, expected)
         with pytest.raises(RuntimeError, match=r'product: expected a product .*float32_scalar.*got "float32_sve"'):
             kernels.force_product("float32_sve")
     finally:
@@ -448,7 +448,7 @@ def test_sizes_past_int32() -> None:
     with pytest.raises(MemoryError, match=r"no memory for a contiguous copy of float32 \[17592186044416, 24\]"):
         kernels.embedding_layer_norm(ids[:1], None, None, huge, table, table, vector, vector)
     with pytest.raises(MemoryError):
-        kernels.pack(np.broadcast_to(np.float32(1.0), (2**29, 2**26)))
+        kernels.pack(np.broadcast_to(np.float32(1.0), (2**29, 2**23)))
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
