@@ -1,5 +1,6 @@
 // The C API: packing of weights.
 #include <algorithm>
+#include <cinttypes>
 
 #include "api/check.h"
 #include "engine/float_environment.h"
@@ -64,6 +65,22 @@ squeezebert_status squeezebert_pack(const squeezebert_conv_shape* shape, squeeze
   SQUEEZEBERT_TRY(check_room({flat("weight", weight, weight_bytes_of(*shape))}, packed, bytes, expected));
   const DefaultFloatEnvironment environment;
   pack(*product_for(format), *shape, weight, packed);
+  return SQUEEZEBERT_OK;
+}
+
+squeezebert_status squeezebert_pack_transposed(const squeezebert_conv_shape* shape, const float* weight, void* packed,
+                                               size_t bytes) {
+  if (!shape) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: expected a shape, got NULL");
+  if (shape->kernel_size != 1) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "kernel_size: expected 1, got %" PRId64, shape->kernel_size);
+  }
+  const squeezebert_conv_shape turned = transposed(*shape);
+  size_t expected = 0;
+  SQUEEZEBERT_TRY(squeezebert_packed_size(&turned, SQUEEZEBERT_FLOAT32, &expected));
+  SQUEEZEBERT_TRY(check_given("weight", "a weight", weight));
+  SQUEEZEBERT_TRY(check_room({flat("weight", weight, weight_bytes_of(*shape))}, packed, bytes, expected));
+  const DefaultFloatEnvironment environment;
+  pack_transposed(*product_for(SQUEEZEBERT_FLOAT32), *shape, weight, packed);
   return SQUEEZEBERT_OK;
 }
 

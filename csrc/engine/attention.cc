@@ -50,6 +50,10 @@ void attend(const HeadKernels& kernels, const Attention& a, HeadTask task, Rows 
     args.mask_stride = a.mask->query_stride;
   }
   args.scale = shape.scale;
+  args.dropout = a.dropout;
+  args.dropout.site += static_cast<uint32_t>(task.head);
+  args.dropout.sequence = task.sequence;
+  args.dropout.first_row = first;
   args.output = output.at(first, channel);
   args.output_stride = output.stride;
   run_head(kernels, args, scratch);

@@ -104,6 +104,17 @@ void run_head(const HeadKernels& kernels, const HeadArgs& a, float* memory) {
         .mask_stride = a.mask_stride,
         .reciprocals = reciprocals,
     });
+    if (a.dropout.threshold != 0) {
+      Dropout dropout = a.dropout;
+      dropout.first_row += begin;
+      kernels.rows->dropout({.rows = rows,
+                             .channels = a.key_rows,
+                             .x = scores,
+                             .x_stride = plan.score_stride,
+                             .dropout = dropout,
+                             .y = scores,
+                             .y_stride = plan.score_stride});
+    }
     const LeftRows powers = {.values = scores,
                              .stride = plan.score_stride,
                              .rows = rows,

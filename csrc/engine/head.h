@@ -6,6 +6,7 @@
 
 #include "engine/size.h"
 #include "isa/dispatch.h"
+#include "kernels/rows.h"
 
 namespace squeezebert {
 
@@ -22,6 +23,7 @@ struct HeadArgs {
   const float* mask = nullptr;  // null: none
   ptrdiff_t mask_stride = 0;    // between queries; 0: the same for all
   float scale = 1.0f;
+  Dropout dropout;  // of the probabilities, its rows those of query
   float* output = nullptr;
   ptrdiff_t output_stride = 0;
 };

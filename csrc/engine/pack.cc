@@ -130,6 +130,23 @@ void pack(const Product& product, const squeezebert_conv_shape& shape, const flo
   });
 }
 
+squeezebert_conv_shape transposed(const squeezebert_conv_shape& shape) {
+  return {shape.in_channels, shape.out_channels, shape.groups, shape.kernel_size};
+}
+
+void pack_transposed(const Product& product, const squeezebert_conv_shape& shape, const float* source, void* packed) {
+  const Weight weight = begin_pack(product, transposed(shape), packed);
+  const int64_t depth = weight.depth(), columns = weight.group_columns();
+  for (int64_t group = 0; group < shape.groups; ++group) {
+    product.pack_right({.values = source + group * depth * columns,
+                        .column_stride = 1,
+                        .k_stride = columns,
+                        .depth = depth,
+                        .columns = columns},
+                       panel_of(weight, packed, group * weight.group_panels()));
+  }
+}
+
 void unpack(const Weight& packed, float* weight) {
   for_each_group(packed, weight, [&](int64_t panel, const Columns<float>& columns) {
     packed.product->unpack_right(packed.panel(panel), columns);

@@ -33,6 +33,9 @@ constexpr int64_t kMostQuantizedDepth = 65536;
 squeezebert_status check_depth(const char* argument, squeezebert_format format, int64_t depth);
 size_t packed_bytes(const Product& product, const squeezebert_conv_shape& shape);
 void pack(const Product& product, const squeezebert_conv_shape& shape, const float* weight, void* packed);
+// The weight transposed within each group: packed, it is one of shape `transposed(shape)`. kernel_size 1.
+squeezebert_conv_shape transposed(const squeezebert_conv_shape& shape);
+void pack_transposed(const Product& product, const squeezebert_conv_shape& shape, const float* weight, void* packed);
 // The weight's values, as the format holds them.
 void unpack(const Weight& packed, float* weight);
 

@@ -142,6 +142,7 @@ void run_embedding(const Workers& workers, int64_t tokens, const int64_t* input_
 struct Attention {
   squeezebert_attention_shape shape{};
   const squeezebert_mask* mask = nullptr;
+  Dropout dropout{};  // of the probabilities, for head 0 of sequence 0; the others' sites and sequences count on
 };
 Size attention_floats(const Workers& workers, const squeezebert_attention_shape& shape);
 void run_attention(const Workers& workers, const Attention& attention, Rows query, Rows key, Rows value,

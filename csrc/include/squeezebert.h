@@ -397,6 +397,78 @@ SQUEEZEBERT_API squeezebert_status squeezebert_encoder(squeezebert_context* cont
                                                        const squeezebert_mask* mask, float* output,
                                                        int64_t output_stride);
 
+/* ---- training, in float32 ---------------------------------------------------------------------------------------- */
+
+/* One layer's forward pass that keeps what its backward pass needs, and that backward pass. Results do not depend on
+ * the number of workers. Without dropout the output has the bits of squeezebert_encoder. */
+typedef struct squeezebert_training {
+  size_t struct_size;
+  int64_t sequences;
+  const int32_t* cu_seqlens;
+  int64_t heads;
+  /* Probabilities, 0 to below 1, with which a value is replaced by 0, the others being divided by 1 - probability:
+   * those of post_attention's and output's results, and those of attention's probabilities. Which ones is a function of
+   * the seed and of where the value stands (its sequence's number, its place in the sequence, head or layer, channel or
+   * key), not of the rest of the batch. Every layer and step wants a seed of its own. */
+  float hidden_dropout;
+  float attention_dropout;
+  uint64_t seed;
+} squeezebert_training;
+#define SQUEEZEBERT_TRAINING_INIT {sizeof(squeezebert_training), 0, NULL, 0, 0.0f, 0.0f, 0}
+
+/* Packs a float32 weight [out_channels, in_channels / groups] (kernel_size 1) transposed within each group: the weight
+ * of the convolution that takes the gradient of the output to that of the input. `packed` has at least the
+ * squeezebert_packed_size of the shape with in_channels and out_channels exchanged. */
+SQUEEZEBERT_API squeezebert_status squeezebert_pack_transposed(const squeezebert_conv_shape* shape, const float* weight,
+                                                               void* packed, size_t packed_bytes);
+
+/* Floats that the forward pass keeps: per token 6 rows of `channels` and one of intermediate_channels, a little more.
+ */
+SQUEEZEBERT_API squeezebert_status squeezebert_training_saved_floats(int64_t tokens, int64_t channels,
+                                                                     int64_t intermediate_channels, size_t* floats);
+
+/* The layer's output, [tokens, channels]. Its weights are packed as float32. `saved` is of at least
+ * squeezebert_training_saved_floats, contiguous, and given to the backward pass as it is, on the same machine. */
+SQUEEZEBERT_API squeezebert_status squeezebert_encoder_layer_training(
+    squeezebert_context* context, const squeezebert_training* training, const squeezebert_layer* layer,
+    const float* input, int64_t input_stride, const squeezebert_mask* mask, float* output, int64_t output_stride,
+    float* saved, size_t saved_floats);
+
+/* Where the gradient of a weight [out_channels, in_channels / groups] and of a bias [out_channels] goes, or of a
+ * LayerNorm's [channels]; contiguous, overwritten. NULL: not computed. */
+typedef struct squeezebert_gradient {
+  float* weight;
+  float* bias;
+} squeezebert_gradient;
+
+typedef struct squeezebert_layer_gradients {
+  size_t struct_size;
+  float* input; /* [tokens, channels], contiguous */
+  squeezebert_gradient query;
+  squeezebert_gradient key;
+  squeezebert_gradient value;
+  squeezebert_gradient post_attention;
+  squeezebert_gradient post_attention_layer_norm;
+  squeezebert_gradient intermediate;
+  squeezebert_gradient output;
+  squeezebert_gradient output_layer_norm;
+} squeezebert_layer_gradients;
+#define SQUEEZEBERT_LAYER_GRADIENTS_INIT                                                                             \
+  {                                                                                                                  \
+    sizeof(squeezebert_layer_gradients), NULL, {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, {NULL, NULL}, \
+        {NULL, NULL}, {NULL, NULL}, {                                                                                \
+      NULL, NULL                                                                                                     \
+    }                                                                                                                \
+  }
+
+/* The gradients, from that of the output, [tokens, channels]. `transposed` is the layer with its weights packed by
+ * squeezebert_pack_transposed (its biases, but for those of LayerNorms, are not read); all else is as the forward pass
+ * had it. What lies below the last gradient asked for is not computed. */
+SQUEEZEBERT_API squeezebert_status squeezebert_encoder_layer_backward(
+    squeezebert_context* context, const squeezebert_training* training, const squeezebert_layer* transposed,
+    const float* input, int64_t input_stride, const squeezebert_mask* mask, const float* saved, size_t saved_floats,
+    const float* grad_output, int64_t grad_output_stride, const squeezebert_layer_gradients* gradients);
+
 #ifdef __cplusplus
 } /* extern "C" */
 #endif

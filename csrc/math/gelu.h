@@ -21,9 +21,8 @@
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
 
-inline Vec gelu(Vec x) {
-  const Vec magnitude = abs(x);
-  const Vec a = min(broadcast(8.0f), magnitude);
+// Phi(-a), for 0 <= a <= 8.
+inline Vec normal_tail(Vec a) {
   Vec q = fma(a, broadcast(-0x1.3eb680p-22f), broadcast(0x1.f56d70p-18f));
   q = fma(a, q, broadcast(-0x1.f807d4p-15f));
   q = fma(a, q, broadcast(0x1.17ed1ep-15f));
@@ -34,8 +33,13 @@ inline Vec gelu(Vec x) {
   q = fma(a, q, broadcast(0x1.d5818ep-1f));  // at a = 8 exactly 0
   q = q * q;
   q = q * q;
-  q = q * q;
-  return fnma(magnitude, q, max(x, zero()));  // infinity * 0 is NaN
+  return q * q;
+}
+
+inline Vec gelu(Vec x) {
+  const Vec magnitude = abs(x);
+  const Vec tail = normal_tail(min(broadcast(8.0f), magnitude));
+  return fnma(magnitude, tail, max(x, zero()));  // infinity * 0 is NaN
 }
 
 }  // namespace squeezebert::SQUEEZEBERT_UNIT

@@ -88,6 +88,10 @@ Tensor EmptyPacked(const char* op, const Tensor& like, const squeezebert_conv_sh
 Tensor Pack(const char* op, const Tensor& weight, int64_t groups, KernelSize kernel_size,
             std::optional<ScalarType> dtype);
 
+/// A plain float32 weight of the layer that takes `in_channels`, transposed within each group: the layer that takes the
+/// gradient of its output to that of its input. Without a bias; out_channels is the plain weight's.
+Linear AsTransposedLinear(const LinearNames& names, const Tensor& weight, int64_t groups, int64_t in_channels);
+
 struct LayerNorm {
   Tensor weight_owner;
   Tensor bias_owner;

@@ -51,11 +51,11 @@ int64_t ChannelsOf(const char* op, const squeezebert_layer& layer) {
 }
 
 Layers::Layers(const char* op, const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
-               int64_t channels, std::optional<squeezebert_format> attention)
-    : op_(op), params_(params), groups_(groups), channels_(channels) {
+               int64_t channels, std::optional<squeezebert_format> attention, LayerUse use)
+    : op_(op), params_(params), groups_(groups), channels_(channels), use_(use) {
   const float epsilon = AsEpsilon(op, eps);
   const auto size = static_cast<int64_t>(params.size());
-  if (size > 0 && IsPackedLayer(params[0])) {
+  if (use == LayerUse::kInference && size > 0 && IsPackedLayer(params[0])) {
     if (!groups.empty()) Fail({op, "groups"}, "[] beside packed layers, which have their own", Text(groups));
     packed_.reserve(size);
     views_.reserve(size);
@@ -112,8 +112,11 @@ const Linear& Layers::AddLinear(int64_t first, int64_t slot, int64_t group, int6
   const LinearNames names{{op_, kParamNames[slot], first + slot},
                           {op_, kParamNames[slot + 1], first + slot + 1},
                           {op_, kGroupNames[group]}};
-  linears_.push_back(
-      AsLinear(names, params_[first + slot], params_[first + slot + 1], groups_[group], in_channels, KernelSize::kOne));
+  const Tensor& weight = params_[first + slot];
+  if (use_ != LayerUse::kInference) CheckCpu(names.weight, weight, ScalarType::Float);
+  linears_.push_back(use_ == LayerUse::kBackward ? AsTransposedLinear(names, weight, groups_[group], in_channels)
+                                                 : AsLinear(names, weight, params_[first + slot + 1], groups_[group],
+                                                            in_channels, KernelSize::kOne));
   if (out_channels.has_value() && linears_.back().out_channels != *out_channels)
     Fail(names.weight, std::to_string(*out_channels) + " output channels, as many as input has",
          std::to_string(linears_.back().out_channels));

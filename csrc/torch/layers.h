@@ -8,13 +8,18 @@
 
 namespace squeezebert::torch_ops {
 
+/// What layers are wanted for: inference; the forward or the backward pass of training, in plain float32 weights, which
+/// the latter wants transposed.
+enum class LayerUse { kInference, kTraining, kBackward };
+
 /// The checked tensors of all layers, which take and give `channels`, and the C API's view of them. groups, eps,
 /// attention (the format of keys and values; none: that of the query weight): of each layer of 16 tensors; a packed
 /// layer has its own.
 class Layers {
  public:
   Layers(const char* op, const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
-         int64_t channels, std::optional<squeezebert_format> attention = std::nullopt);
+         int64_t channels, std::optional<squeezebert_format> attention = std::nullopt,
+         LayerUse use = LayerUse::kInference);
 
   const squeezebert_layer* data() const { return views_.data(); }
   int64_t count() const { return static_cast<int64_t>(views_.size()); }
@@ -30,6 +35,7 @@ class Layers {
   const std::vector<Tensor>& params_;
   const std::vector<int64_t>& groups_;
   int64_t channels_;
+  LayerUse use_;
   std::vector<Tensor> packed_;
   std::vector<Linear> linears_;
   std::vector<LayerNorm> layer_norms_;

@@ -45,6 +45,14 @@ STABLE_TORCH_LIBRARY(squeezebert, library) {
   library.def(
       "encoder(Tensor input, Tensor[] params, int num_heads, int[] groups, float eps, Tensor? mask=None, "
       "Tensor? cu_seqlens=None, bool first_token_only=False) -> Tensor");
+  library.def(
+      "encoder_layer_training(Tensor input, Tensor[] params, int num_heads, int[] groups, float eps, "
+      "Tensor? mask, Tensor? cu_seqlens, float hidden_dropout, float attention_dropout, Tensor? seed, bool recompute) "
+      "-> (Tensor output, Tensor saved)");
+  library.def(
+      "encoder_layer_training_backward(Tensor grad_output, Tensor saved, Tensor input, Tensor[] params, int num_heads, "
+      "int[] groups, float eps, Tensor? mask, Tensor? cu_seqlens, float hidden_dropout, float attention_dropout, "
+      "Tensor? seed, int[] needs_grad) -> Tensor[]");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
@@ -66,6 +74,8 @@ STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
   library.impl("embedding_layer_norm", TORCH_BOX(&EmbeddingLayerNorm));
   library.impl("encoder_layer", TORCH_BOX(&EncoderLayer));
   library.impl("encoder", TORCH_BOX(&Encoder));
+  library.impl("encoder_layer_training", TORCH_BOX(&EncoderLayerTraining));
+  library.impl("encoder_layer_training_backward", TORCH_BOX(&EncoderLayerTrainingBackward));
 }
 
 }  // namespace squeezebert::torch_ops

@@ -56,4 +56,16 @@ Tensor Encoder(const Tensor& input, const std::vector<Tensor>& params, int64_t n
                const std::vector<int64_t>& groups, double eps, const OptionalTensor& mask,
                const OptionalTensor& cu_seqlens, bool first_token_only);
 
+std::tuple<Tensor, Tensor> EncoderLayerTraining(const Tensor& input, const std::vector<Tensor>& params,
+                                                int64_t num_heads, const std::vector<int64_t>& groups, double eps,
+                                                const OptionalTensor& mask, const OptionalTensor& cu_seqlens,
+                                                double hidden_dropout, double attention_dropout,
+                                                const OptionalTensor& seed, bool recompute);
+std::vector<Tensor> EncoderLayerTrainingBackward(const Tensor& grad_output, const Tensor& saved, const Tensor& input,
+                                                 const std::vector<Tensor>& params, int64_t num_heads,
+                                                 const std::vector<int64_t>& groups, double eps,
+                                                 const OptionalTensor& mask, const OptionalTensor& cu_seqlens,
+                                                 double hidden_dropout, double attention_dropout,
+                                                 const OptionalTensor& seed, const std::vector<int64_t>& needs_grad);
+
 }  // namespace squeezebert::torch_ops

@@ -176,6 +176,22 @@ Linear AsLinear(const LinearNames& names, const Tensor& weight, const std::optio
   return linear;
 }
 
+Linear AsTransposedLinear(const LinearNames& names, const Tensor& weight, int64_t groups, int64_t in_channels) {
+  const squeezebert_conv_shape shape =
+      PlainShape(names.weight, names.groups, weight, groups, KernelSize::kOne, in_channels);
+  const squeezebert_conv_shape transposed{shape.in_channels, shape.out_channels, groups, 1};
+  Linear linear;
+  linear.format = SQUEEZEBERT_FLOAT32;
+  linear.packed_owner = EmptyPacked(names.weight.op, weight, transposed, linear.format);
+  linear.out_channels = shape.out_channels;
+  linear.view = {linear.packed_owner.const_data_ptr(), static_cast<size_t>(linear.packed_owner.numel()), nullptr};
+  const Tensor plain = torch::stable::contiguous(weight);
+  CheckStatus(names.weight.op,
+              squeezebert_pack_transposed(&shape, plain.const_data_ptr<float>(),
+                                          linear.packed_owner.mutable_data_ptr<uint8_t>(), linear.view.packed_bytes));
+  return linear;
+}
+
 LayerNorm AsLayerNorm(const Argument& weight_name, const Tensor& weight, const Argument& bias_name, const Tensor& bias,
                       float epsilon, int64_t channels) {
   LayerNorm layer_norm{AsVector(weight_name, weight, channels), AsVector(bias_name, bias, channels), {}};

@@ -41,7 +41,7 @@ What holds for all of them:
 import torch
 
 from ..triton import registration as cuda
-from . import autocast, autograd, batching, fakes
+from . import autocast, autograd, batching, fakes, training
 from .functions import (
     attention,
     embedding_layer_norm,
@@ -63,12 +63,14 @@ from .functions import (
     unpack_quantized,
 )
 from .loading import load_operators
+from .training import encoder_layer_training
 
 __all__ = [
     "attention",
     "embedding_layer_norm",
     "encoder",
     "encoder_layer",
+    "encoder_layer_training",
     "grouped_conv1d",
     "grouped_conv1x1",
     "grouped_conv1x1_add_layer_norm",
@@ -90,5 +92,6 @@ _registrations = torch.library.Library("squeezebert", "FRAGMENT")  # they live a
 fakes.register(_registrations, _path.with_name("libsqueezebert.so"))
 autograd.register(_registrations)
 autocast.register(_registrations)
+training.register(_registrations)
 batching.register(_registrations)
 cuda.register(_registrations)

@@ -14,11 +14,12 @@ from torch.utils import _pytree as pytree
 
 from .autocast import PACKING
 from .autograd import DIFFERENTIABLE
+from .training import NAMES as TRAINING
 
 
 def register(library: torch.library.Library) -> None:
     """Registers the rule for all operators and their backwards."""
-    for name in (*PACKING, *DIFFERENTIABLE, *(f"{name}_backward" for name in DIFFERENTIABLE)):
+    for name in (*PACKING, *DIFFERENTIABLE, *(f"{name}_backward" for name in DIFFERENTIABLE), *TRAINING):
         torch.library.register_vmap(f"squeezebert::{name}", _one_by_one(name), lib=library)
 
 

@@ -12,8 +12,12 @@
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
 
-inline void layer_norm_row(const float* x, const float* weight, const float* bias, float epsilon, int64_t channels,
-                           float* y) {
+struct RowStatistics {
+  float mean;
+  float scale;  // 1 / sqrt(variance + epsilon)
+};
+
+inline __attribute__((always_inline)) RowStatistics row_statistics(const float* x, float epsilon, int64_t channels) {
   const float count = static_cast<float>(channels);
   const auto add_value = [&](int64_t c, int n, Vec sum)
                              __attribute__((always_inline)) { return sum + load_some(x + c, n); };
@@ -29,10 +33,15 @@ inline void layer_norm_row(const float* x, const float* weight, const float* bia
     return fma(distance, distance, sum);
   };
   const float squares = sum_over(SQUEEZEBERT_HOT_LOOP("LayerNorm, variance"), channels, squared_distance);
-  const float scale = 1.0f / sqrtf(squares / count + epsilon);
+  return {mean, 1.0f / sqrtf(squares / count + epsilon)};
+}
+
+inline void layer_norm_row(const float* x, const float* weight, const float* bias, float epsilon, int64_t channels,
+                           float* y) {
+  const RowStatistics row = row_statistics(x, epsilon, channels);
   const auto normalize = [&](int64_t c, int n) __attribute__((always_inline)) {
     const Vec normal =
-        SQUEEZEBERT_HOT_LOOP("LayerNorm, normalize")(load_some(x + c, n) - broadcast(mean)) * broadcast(scale);
+        SQUEEZEBERT_HOT_LOOP("LayerNorm, normalize")(load_some(x + c, n) - broadcast(row.mean)) * broadcast(row.scale);
     store_some(y + c, fma(normal, load_some(weight + c, n), load_some(bias + c, n)), n);
   };
   for_each_vector(channels, normalize);

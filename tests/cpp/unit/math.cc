@@ -1,5 +1,6 @@
-// exp and gelu against double precision, over floats of every exponent and both signs. `test_math_<isa> 1` looks at all
-// 2^32 of them (a minute or two); the default looks at one in 1009. The bounds are those found by looking at all.
+// exp, gelu and its slope against double precision, over floats of every exponent and both signs. `test_math_<isa> 1`
+// looks at all 2^32 of them (a minute or two); the default looks at one in 1009. The bounds are those found by looking
+// at all.
 #include <float.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -7,6 +8,7 @@
 #include "check.h"
 #include "math/exp.h"
 #include "math/gelu.h"
+#include "math/gelu_slope.h"
 #include "unit/main/unit_tests.h"
 
 namespace {
@@ -117,11 +119,32 @@ void test_gelu(uint64_t stride) {
   CHECK(isnan(at<gelu>(NAN)));
 }
 
+Vec gelu_slope(Vec x) { return gelu_and_slope(x).slope; }
+
+void test_gelu_slope(uint64_t stride) {
+  Worst absolute;
+  sweep<gelu_slope>(stride, [&](float x, float y) {
+    const double density = ::exp(-0.5 * x * x) * 0.39894228040143267794;
+    absolute.see(fabs(y - (0.5 * erfc(-x * 0.70710678118654752440) + x * density)), x);
+  });
+  printf("gelu slope: absolute %.3g at %a\n", absolute.error, absolute.x);
+  CHECK(absolute.error < 3.5e-7);
+
+  CHECK_NEAR(at<gelu_slope>(0.0f), 0.5, 3.5e-7);
+  CHECK_NEAR(at<gelu_slope>(-0.0f), 0.5, 3.5e-7);
+  CHECK(at<gelu_slope>(FLT_MAX) == 1.0f);
+  CHECK(at<gelu_slope>(-FLT_MAX) == 0.0f);
+  CHECK(isnan(at<gelu_slope>(INFINITY)));
+  CHECK(isnan(at<gelu_slope>(-INFINITY)));
+  CHECK(isnan(at<gelu_slope>(NAN)));
+}
+
 }  // namespace
 
 int unit_tests(int argc, char** argv) {
   const uint64_t stride = argc > 1 ? strtoull(argv[1], nullptr, 10) : 1009;
   test_exp(stride);
   test_gelu(stride);
+  test_gelu_slope(stride);
   return check_result();
 }
