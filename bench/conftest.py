@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -13,7 +14,9 @@ from torch import Tensor
 from backends import BACKENDS
 from problems import Timed
 from squeezebert_kernels import _native
+from squeezebert_kernels.compare.precisions import DTYPES
 from squeezebert_kernels.compare.timing import measure_peak
+from tolerances import FORMAT_SHARES
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,6 +26,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=("all", *BACKENDS),
         default="all",
         help="one implementation (the test ids do not say which, so that runs compare), or all of them side by side",
+    )
+    group.addoption(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="what this library's weights are packed as; the other implementations compute in float32",
     )
     group.addoption("--threads", type=int, default=1, help="threads to compute with (default: 1)")
 
@@ -66,13 +75,16 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> ModuleType:
     """The implementation to time: the parameter of this run, else the one that --impl names."""
-    return BACKENDS[getattr(request, "param", None) or request.config.getoption("--impl")]
+    backend = BACKENDS[getattr(request, "param", None) or request.config.getoption("--impl")]
+    if hasattr(backend, "use_dtype"):
+        backend.use_dtype(request.config.getoption("--dtype"))
+    return backend
 
 
 @pytest.fixture(scope="session")
-def peak(pytestconfig: pytest.Config) -> float:
-    """Float32 FMA peak of all threads together, GFLOP/s, measured when the first benchmark asks."""
-    return measure_peak(pytestconfig.getoption("--threads"))
+def peaks(pytestconfig: pytest.Config) -> Callable[[str], float]:
+    """peaks(dtype): multiply-add peak of all threads together, GFLOP/s, measured when the first benchmark asks."""
+    return functools.cache(lambda dtype: measure_peak(pytestconfig.getoption("--threads"), dtype))
 
 
 @pytest.fixture(autouse=True)
@@ -86,12 +98,13 @@ def _seed_and_threads(pytestconfig: pytest.Config) -> Iterator[None]:
 
 
 @pytest.fixture
-def timed(request: pytest.FixtureRequest, benchmark: Any, backend: ModuleType, peak: float) -> Timed:
+def timed(request: pytest.FixtureRequest, benchmark: Any, backend: ModuleType, peaks: Callable[[str], float]) -> Timed:
     """timed(run, expected, flops=, bytes=, bound=): checks what `run` gives, then times it.
 
     expected: float64, [N, S, C]; with `rows`, a mask [N, S] of the real tokens, those rows only. bound: largest
-    absolute error allowed. flops and bytes: of this implementation's own problem (the dense one has more of both),
-    without padding; bytes counts weights, inputs and outputs once.
+    absolute error allowed in float32; lower precisions have tolerances.FORMAT_SHARES. flops and bytes: of this
+    implementation's own problem (the dense one has more of both), without padding; bytes counts weights, inputs and
+    outputs once, in float32.
     """
 
     def check_and_time(
@@ -104,12 +117,20 @@ def timed(request: pytest.FixtureRequest, benchmark: Any, backend: ModuleType, p
         rows: Tensor | None = None,
     ) -> None:
         output = backend.tokens(run())
-        error = ((output if rows is None else output[rows]).double() - expected).abs().max().item()
+        errors = (output if rows is None else output[rows]).double() - expected
+        error = errors.abs().max().item()
         assert output.isfinite().all()
-        assert error <= bound, f"largest error {error:.2e}, at most {bound:.2e} is allowed"
+        dtype = getattr(backend, "dtype", "float32")
+        if dtype == "float32":
+            assert error <= bound, f"largest error {error:.2e}, at most {bound:.2e} is allowed"
+        else:
+            share = (errors.square().mean() / expected.square().mean()).sqrt().item()
+            allowed = FORMAT_SHARES[dtype]
+            assert share <= allowed, f"the error is {share:.2e} of the result, at most {allowed:.2e} is allowed"
         benchmark.group = _group(request.node.name)
         benchmark.extra_info |= {
             "impl": next(name for name, module in BACKENDS.items() if module is backend),
+            "dtype": dtype,
             "isa": _native.active_isa(),
             "threads": torch.get_num_threads(),
             "flops": flops,
@@ -119,7 +140,7 @@ def timed(request: pytest.FixtureRequest, benchmark: Any, backend: ModuleType, p
         benchmark(run)
         if benchmark.stats is not None:
             gflops = flops / benchmark.stats.stats.median / 1e9
-            benchmark.extra_info |= {"gflops": gflops, "percent_of_peak": 100 * gflops / peak}
+            benchmark.extra_info |= {"gflops": gflops, "percent_of_peak": 100 * gflops / peaks(dtype)}
 
     return check_and_time
 

@@ -5,6 +5,7 @@ no mask, no packed batches unless `encoder` says so), and around them
 
 groups(count): the number of groups it computes with; 1 in the dense network.
 weight(plain, groups): a plain weight [out, in / groups] as it wants it, made once.
+use_dtype(name), dtype: where it has number formats; the others compute in float32.
 layout(tokens): activations [N, S, C] as it wants them; tokens(output): its output back as [N, S, C].
 """
 

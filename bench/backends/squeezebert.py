@@ -1,4 +1,4 @@
-"""This library: `squeezebert_kernels.ops` on packed weights and [N, S, C]."""
+"""This library: `squeezebert_kernels.ops` on packed weights and [N, S, C], in one of its number formats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch import Tensor
 
 from squeezebert_kernels import ops
 from squeezebert_kernels.ops import (
-    attention,
     embedding_layer_norm,
     grouped_conv1d,
     grouped_conv1x1,
@@ -32,17 +31,30 @@ __all__ = [
 ]
 
 
+dtype = "float32"
+
+
+def use_dtype(name: str) -> None:
+    """What weights are packed as from now on, and keys and values."""
+    global dtype
+    dtype = name
+
+
 def groups(count: int) -> int:
     return count
 
 
 def weight(plain: Tensor, groups: int) -> Tensor:
     pack = ops.pack_grouped_conv1x1 if plain.dim() == 2 else ops.pack_grouped_conv1d
-    return pack(plain, groups)
+    return pack(plain, groups, getattr(torch, dtype))
 
 
 def layout(tokens: Tensor) -> Tensor:
     return tokens
+
+
+def attention(query: Tensor, key: Tensor, value: Tensor, num_heads: int) -> Tensor:
+    return ops.attention(query, key, value, num_heads, dtype=getattr(torch, dtype))
 
 
 def tokens(output: Tensor) -> Tensor:

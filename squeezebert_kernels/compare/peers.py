@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from squeezebert_kernels.machine import cpu_flags
+
 from .contest import Contest, Peer, RunOnce
 from .precisions import DTYPES, TORCH_DTYPES
 from .runtimes import (
@@ -39,6 +41,12 @@ class HuggingFace(TorchPeer):
     name = "huggingface"
     title = "Hugging Face eager"
     dtypes = ("float32", "bfloat16")
+
+    @classmethod
+    def reason_to_skip(cls, contest: Contest, dtype: str) -> str | None:
+        if dtype == "bfloat16" and not cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
+            return "this CPU has no bfloat16 instructions, and PyTorch would emulate them"
+        return super().reason_to_skip(contest, dtype)
 
     def __init__(self, contest: Contest, dtype: str) -> None:
         super().__init__(contest, dtype)

@@ -15,8 +15,8 @@ from squeezebert_kernels.machine import cpu_flags
 def dynamic_int8(path: Path) -> Path:
     """ONNX Runtime's dynamic quantization of the graph in `path`: beside it, made once.
 
-    Weights are quantized per channel, and to 7 bits where the CPU has no VNNI: the instructions that are used then
-    saturate.
+    Weights have one scale each, since it runs batched products with no others; and 7 bits where the CPU has no VNNI,
+    for the instructions that are used then saturate.
     """
     from onnxruntime.quantization import quantize_dynamic
 
@@ -24,7 +24,7 @@ def dynamic_int8(path: Path) -> Path:
     if not quantized.exists():
         has_vnni = bool(cpu_flags() & {"avx512_vnni", "avx_vnni", "asimddp"})
         with _quiet():
-            quantize_dynamic(path, quantized, per_channel=True, reduce_range=not has_vnni)
+            quantize_dynamic(path, quantized, reduce_range=not has_vnni)
     return quantized
 
 
