@@ -19,8 +19,8 @@ from .emulated import per_tensor
 
 # Those of BERT-base: Kovaleva et al. 2021, "BERT Busters", arXiv 2105.06990. Both are in the second of four groups.
 OUTLIER_CHANNELS = (308, 381)
-# Of every LayerNorm; carried on by the residual connections they grow to 30 times the other channels' spread in the last
-# layer. Tens of times are what Bondarenko et al. 2021, arXiv 2109.12948, found, and more in deeper layers.
+# Of every LayerNorm; carried on by the residual connections they grow to 30 times the other channels' spread. Tens of
+# times are what Bondarenko et al. 2021, arXiv 2109.12948, found, and more in deeper layers.
 OUTLIER_BIASES = (1.0, -1.0)
 PER_TENSOR = "int8, one scale per tensor"
 PACKED = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "int8": torch.int8}
