@@ -44,8 +44,8 @@ squeezebert_status check_shape(const squeezebert_conv_shape& s) {
   }
   // A panel is at most 32 columns of 12 bytes for each of them (4 values of a byte, a scale, a sum): no size overflows.
   if (static_cast<double>(s.in_channels) * static_cast<double>(s.out_channels) * static_cast<double>(s.kernel_size) >
-      0x1p53) {
-    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^53 elements");
+      0x1p54) {
+    return fail(SQUEEZEBERT_INVALID_ARGUMENT, "shape: the weight has more than 2^54 elements");
   }
   return SQUEEZEBERT_OK;
 }

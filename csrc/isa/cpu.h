@@ -9,6 +9,9 @@ namespace squeezebert {
 // Whether the cores have all that `avx512` and `avx2` are compiled with, and the operating system saves the registers.
 bool has_avx512();
 bool has_avx2();
+// Whether they have VPDPBUSD beside those: for 512 bits, and for 256 bits without AVX-512.
+bool has_avx512_vnni();
+bool has_avx_vnni();
 #endif
 
 #if defined(__aarch64__)

@@ -24,10 +24,8 @@ struct Prepared {
   using Value = Left;
   static constexpr int kKGroup = SQUEEZEBERT_UNIT::kKGroup;
   static int32_t offset(bool) { return 0; }
-  template <class Row>
-  static void store(Left* to, const Row& row, int64_t depth, float inverse, int32_t) {
-    for (int64_t k = 0; k < depth; ++k) to[k] = static_cast<Left>(nearest(row.at(k) * inverse));
-  }
+  static constexpr int kTogether = 1;
+  static void store(Left* to, const Ints (&whole)[1]) { *to = static_cast<Left>(whole[0].v); }
 };
 constexpr auto kLeftStride = QuantizedLeft<Prepared>::stride;
 constexpr auto kPackLeft = QuantizedLeft<Prepared>::pack;

@@ -89,9 +89,9 @@ struct LeftTail {
   int32_t offset;  // was added to every value of the row
 };
 
-// The left side of a product. `Prepared`, its own, has Value, the type of a prepared value; kKGroup;
-// offset(non_negative), which is added to the values of such a row; and store(to, row, depth, inverse, offset), which
-// quantizes a row and fills it up to whole groups with any values.
+// The left side of a product. `Prepared`, its own, has Value, the type of a prepared value; kKGroup, of which depth is
+// filled up to a multiple; offset(non_negative), which is added to the values of such a row; and store(to, whole),
+// which stores kTogether vectors of them.
 template <class Prepared>
 struct QuantizedLeft {
   using Value = typename Prepared::Value;
@@ -117,12 +117,38 @@ struct QuantizedLeft {
   }
 
  private:
+  static constexpr int kLanes = Vec::kLanes, kTogether = Prepared::kTogether, kStep = kTogether * kLanes;
+  static_assert(kStep * sizeof(Value) <= 64, "a store past the last value stays within the row");
+
+  // Stores reach past the last value: what follows it is stored afterwards.
+  template <class Row>
+  static void store(Value* to, const Row& row, int64_t depth, float inverse, int32_t offset) {
+    const Vec factor = broadcast(inverse);
+    const Ints added = broadcast_int(offset);
+    Ints whole[kTogether];
+    int64_t k = 0;
+    for (; k + kStep <= depth; k += kStep) {
+#pragma GCC unroll 4
+      for (int u = 0; u < kTogether; ++u) whole[u] = nearest(row.vector(k + u * kLanes) * factor) + added;
+      Prepared::store(to + k, whole);
+    }
+    if (k == depth) return;
+    for (int u = 0; u < kTogether; ++u) {
+      const int64_t left = depth - k - u * kLanes;
+      const Vec x = left >= kLanes ? row.vector(k + u * kLanes)
+                    : left > 0     ? row.partial(k + u * kLanes, static_cast<int>(left))
+                                   : zero();
+      whole[u] = nearest(x * factor) + added;
+    }
+    Prepared::store(to + k, whole);
+  }
+
   template <class Row>
   static void pack_row(const Row& row, const LeftRows& a, char* to) {
     const float levels = a.non_negative ? kUnsignedLevels : kSignedLevels;
     const Quantizer q = quantizer_of(largest_magnitude_bits(row, a.depth), levels);
     const LeftTail tail = {.scale = q.scale, .offset = Prepared::offset(a.non_negative)};
-    Prepared::store(reinterpret_cast<Value*>(to), row, a.depth, q.inverse, tail.offset);
+    store(reinterpret_cast<Value*>(to), row, a.depth, q.inverse, tail.offset);
     memcpy(to + values_bytes(a.depth), &tail, sizeof tail);
   }
 };

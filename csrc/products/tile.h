@@ -82,6 +82,31 @@ inline __attribute__((always_inline)) void start(Sums<kRows>& sums, const PanelA
   }
 }
 
+// The same of whole numbers: start + their scaled values, one at a time, so that only one of the two is in registers. A
+// row's scale begins what follows its values, and the columns' scales the panel's tail.
+template <int kRows>
+inline __attribute__((always_inline)) void start_scaled(Sums<kRows>& sums, const Ints (&whole)[kRows][Tile::kVectors],
+                                                        const Left* left, const PanelArgs& a, int64_t first_row) {
+  const auto* row_scales = reinterpret_cast<const char*>(left + kLayout.padded_depth(a.depth));
+  const ptrdiff_t row_bytes = a.left_stride * static_cast<ptrdiff_t>(sizeof(Left));
+  const auto* tail = reinterpret_cast<const float*>(reinterpret_cast<const char*>(a.right) + kLayout.tail_at(a.depth));
+  Vec column_scale[Tile::kVectors];
+  for (int j = 0; j < Tile::kVectors; ++j) column_scale[j] = load(tail + j * Vec::kLanes);
+  const auto scaled = [&](int i, int j) __attribute__((always_inline)) {
+    return to_floats(whole[i][j]) * broadcast(*reinterpret_cast<const float*>(row_scales + i * row_bytes));
+  };
+  if (a.accumulate) {
+    const float* c = a.c + first_row * a.c_stride;
+    for_each_sum<kRows>([&](int i, int j) {
+      sums[i][j] = fma(scaled(i, j), column_scale[j], load_columns(c + i * a.c_stride, a.columns, j));
+    });
+  } else {
+    Vec bias[Tile::kVectors];
+    for (int j = 0; j < Tile::kVectors; ++j) bias[j] = a.bias ? load_columns(a.bias, a.columns, j) : zero();
+    for_each_sum<kRows>([&](int i, int j) { sums[i][j] = fma(scaled(i, j), column_scale[j], bias[j]); });
+  }
+}
+
 // GELU where registers have no room for it beside the sums, and its constants no operand of their own in memory (NEON):
 // by way of the stack, four vectors at a time, which an in-order core needs to have something to do meanwhile.
 template <int kRows>
@@ -139,16 +164,7 @@ void tile(const PanelArgs& a, int64_t first_row, const char* ahead, ptrdiff_t ah
     Ints whole[kRows][Tile::kVectors];
     const Left* left = a.left + first_row * a.left_stride;
     add_products<kRows>(whole, left, a.left_stride, a.right, a.depth, ahead, ahead_step);
-    start<kRows>(sums, a, first_row);
-    // A row's scale begins what follows its values, and the columns' scales the panel's tail.
-    const auto* rows = reinterpret_cast<const char*>(left + kLayout.padded_depth(a.depth));
-    const ptrdiff_t row_bytes = a.left_stride * static_cast<ptrdiff_t>(sizeof(Left));
-    const auto* columns = reinterpret_cast<const char*>(a.right) + kLayout.tail_at(a.depth);
-    for_each_sum<kRows>([&](int i, int j) {
-      const Vec row_scale = broadcast(*reinterpret_cast<const float*>(rows + i * row_bytes));
-      const Vec column_scale = load(reinterpret_cast<const float*>(columns) + j * Vec::kLanes);
-      sums[i][j] = fma(to_floats(whole[i][j]) * row_scale, column_scale, sums[i][j]);
-    });
+    start_scaled<kRows>(sums, whole, left, a, first_row);
   } else {
     start<kRows>(sums, a, first_row);
     add_products<kRows>(sums, a.left + first_row * a.left_stride, a.left_stride, a.right, a.depth, ahead, ahead_step);

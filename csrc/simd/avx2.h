@@ -77,10 +77,12 @@ inline Vec scale(Vec x, Exponent e) { return x * e.power * broadcast(0x1p-63f); 
 struct Ints {
   __m256i v;
 };
+inline Ints broadcast_int(int32_t x) { return {_mm256_set1_epi32(x)}; }
 inline Ints zero_ints() { return {_mm256_setzero_si256()}; }
 inline Ints load(const int32_t* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
 inline void store(int32_t* p, Ints x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x.v); }
 inline Ints operator+(Ints a, Ints b) { return {_mm256_add_epi32(a.v, b.v)}; }
+inline Ints operator*(Ints a, Ints b) { return {_mm256_mullo_epi32(a.v, b.v)}; }
 inline Ints max(Ints a, Ints b) { return {_mm256_max_epi32(a.v, b.v)}; }
 inline int32_t reduce_max(Ints x) {
   __m128i s = _mm_max_epi32(_mm256_castsi256_si128(x.v), _mm256_extracti128_si256(x.v, 1));

@@ -68,10 +68,12 @@ inline Vec scale(Vec x, Exponent e) { return {_mm512_scalef_ps(x.v, e.n.v)}; }
 struct Ints {
   __m512i v;
 };
+inline Ints broadcast_int(int32_t x) { return {_mm512_set1_epi32(x)}; }
 inline Ints zero_ints() { return {_mm512_setzero_si512()}; }
 inline Ints load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 inline void store(int32_t* p, Ints x) { _mm512_storeu_si512(p, x.v); }
 inline Ints operator+(Ints a, Ints b) { return {_mm512_add_epi32(a.v, b.v)}; }
+inline Ints operator*(Ints a, Ints b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 inline Ints max(Ints a, Ints b) { return {_mm512_max_epi32(a.v, b.v)}; }
 inline int32_t reduce_max(Ints x) { return _mm512_reduce_max_epi32(x.v); }
 inline Ints magnitude_bits(Vec x) { return {_mm512_castps_si512(abs(x).v)}; }

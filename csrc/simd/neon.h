@@ -73,10 +73,12 @@ inline Vec scale(Vec x, Exponent e) { return x * e.power * broadcast(0x1p-63f); 
 struct Ints {
   int32x4_t v;
 };
+inline Ints broadcast_int(int32_t x) { return {vdupq_n_s32(x)}; }
 inline Ints zero_ints() { return {vdupq_n_s32(0)}; }
 inline Ints load(const int32_t* p) { return {vld1q_s32(p)}; }
 inline void store(int32_t* p, Ints x) { vst1q_s32(p, x.v); }
 inline Ints operator+(Ints a, Ints b) { return {vaddq_s32(a.v, b.v)}; }
+inline Ints operator*(Ints a, Ints b) { return {vmulq_s32(a.v, b.v)}; }
 inline Ints max(Ints a, Ints b) { return {vmaxq_s32(a.v, b.v)}; }
 inline int32_t reduce_max(Ints x) { return vmaxvq_s32(x.v); }
 inline Ints magnitude_bits(Vec x) { return {vreinterpretq_s32_f32(abs(x).v)}; }

@@ -115,10 +115,12 @@ inline Vec scale(Vec x, Exponent e) { return {e.n.v == e.n.v ? ldexpf(x.v, stati
 struct Ints {
   int32_t v;
 };
+inline Ints broadcast_int(int32_t x) { return {x}; }
 inline Ints zero_ints() { return {0}; }
 inline Ints load(const int32_t* p) { return {*p}; }
 inline void store(int32_t* p, Ints x) { *p = x.v; }
 inline Ints operator+(Ints a, Ints b) { return {a.v + b.v}; }
+inline Ints operator*(Ints a, Ints b) { return {a.v * b.v}; }
 inline Ints max(Ints a, Ints b) { return {a.v > b.v ? a.v : b.v}; }
 inline int32_t reduce_max(Ints x) { return x.v; }
 

@@ -142,7 +142,7 @@ void test_pack() {
           "groups: expected a divisor of 8 input and 8 output channels, got -9223372036854775808");
   refused({8, 8, 1, 2}, "kernel_size: expected an odd number, got 2");
   refused({8, 8, 1, -1}, "kernel_size: expected an odd number, got -1");
-  refused({INT32_MAX, INT32_MAX, 1, 1}, "shape: the weight has more than 2^53 elements");
+  refused({INT32_MAX, INT32_MAX, 1, 1}, "shape: the weight has more than 2^54 elements");
   const squeezebert_conv_shape shape = {8, 8, 1, 1};
   REFUSED(squeezebert_packed_size(&shape, no_format(), &bytes), kInvalid, "format: " + expected_format(no_format()));
   REFUSED(squeezebert_packed_size(nullptr, SQUEEZEBERT_FLOAT32, &bytes), kInvalid,
