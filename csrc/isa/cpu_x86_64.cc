@@ -12,6 +12,14 @@ bool has_f16c() {  // clang before 18 does not let one ask __builtin_cpu_support
   return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
 }
 
+struct Leaf {
+  unsigned eax, ebx, ecx, edx;
+};
+bool has_leaf_7(unsigned part, unsigned Leaf::* in, int bit) {
+  Leaf leaf{};
+  return __get_cpuid_count(7, part, &leaf.eax, &leaf.ebx, &leaf.ecx, &leaf.edx) && (leaf.*in >> bit & 1) != 0;
+}
+
 }  // namespace
 
 // __builtin_cpu_supports also asks the operating system whether it saves the registers.
@@ -22,14 +30,14 @@ bool has_avx512() {
 
 bool has_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c(); }
 
+// A product is looked up in every call, and CPUID takes some 50 microseconds on a virtual machine.
 bool has_avx512_vnni() {
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) && (ecx >> 11 & 1) != 0;
+  static const bool answer = has_leaf_7(0, &Leaf::ecx, 11);
+  return answer;
 }
-
 bool has_avx_vnni() {
-  unsigned eax, ebx, ecx, edx;
-  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && (eax >> 4 & 1) != 0;
+  static const bool answer = has_leaf_7(1, &Leaf::eax, 4);
+  return answer;
 }
 
 }  // namespace squeezebert
