@@ -129,6 +129,7 @@ void run_fused(const Workers& workers, const FusedPlan& plan, const Projections&
       const ConvStep step{.layer = layers[i],
                           .x = x.from(row),
                           .y = projected[i],
+                          .left_is_ready = i > 0 && layers[i]->weight.product == layers[i - 1]->weight.product,
                           .next = i < 2 ? layers[i + 1]->weight.panel(first_panel(i + 1)) : nullptr};
       conv_panels(step, rows, first_panel(i), first_panel(i) + layers[i]->weight.group_panels(), step_memory);
     }

@@ -28,7 +28,7 @@ void conv_panels(const ConvStep& step, int64_t rows, int64_t first, int64_t last
         .rows = rows,
         .depth = weight.depth(),
     };
-    const Left left = prepare_left(product, x, memory);
+    const Left left = prepare_left(product, x, memory, step.left_is_ready);
     product.multiply({
         .rows = rows,
         .depth = weight.depth(),

@@ -101,9 +101,9 @@ inline Size left_floats(const Product& product, int64_t rows, int64_t depth) {
   if (!product.left_stride) return 0;
   return Size(rows) * (product.left_stride(depth) / static_cast<int64_t>(sizeof(float)));
 }
-inline Left prepare_left(const Product& product, const LeftRows& x, float* memory) {
+inline Left prepare_left(const Product& product, const LeftRows& x, float* memory, bool is_ready = false) {
   if (!product.left_stride) return {x.values, x.stride * static_cast<ptrdiff_t>(sizeof(float))};
-  product.pack_left(x, memory);
+  if (!is_ready) product.pack_left(x, memory);
   return {memory, product.left_stride(x.depth)};
 }
 
@@ -117,6 +117,7 @@ struct ConvStep {
   Rows residual{};
   bool gelu = false;
   bool accumulate = false;     // add to what y holds, without the bias
+  bool left_is_ready = false;  // of the one group that is wanted: the memory for it holds these rows, for this product
   const void* next = nullptr;  // the weights wanted after these, fetched meanwhile; null: those that follow in memory
 };
 

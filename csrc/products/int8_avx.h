@@ -2,6 +2,7 @@
 // instruction for bytes, VPMADDUBSW, does. Panels hold bytes, widened as they are loaded; rows are prepared as 16 bits.
 #pragma once
 
+#include "products/avx_broadcast_row.h"
 #include "products/quantized.h"
 #include "simd/vector.h"
 
@@ -69,14 +70,6 @@ inline __attribute__((always_inline)) Ints load_widened(const Element* p) {
   asm volatile("vpmovsxbw %1, %0" : "=v"(x.v) : "m"(*reinterpret_cast<const Half*>(p)));
   return x;
 }
-inline __attribute__((always_inline)) Ints broadcast_pair(const Left* p) {
-  struct Pair {
-    Left k[2];
-  };
-  Ints x;
-  asm volatile("vpbroadcastd %1, %0" : "=v"(x.v) : "m"(*reinterpret_cast<const Pair*>(p)));
-  return x;
-}
 inline __attribute__((always_inline)) Ints multiply_pairs(Ints x, Ints y) {
   Ints product;
   asm volatile("vpmaddwd %2, %1, %0" : "=v"(product.v) : "v"(x.v), "v"(y.v));
@@ -91,6 +84,8 @@ template <int kRows>
 inline __attribute__((always_inline)) void add_products(Ints (&sums)[kRows][Tile::kVectors], const Left* x,
                                                         ptrdiff_t stride, const Element* panel, int64_t depth,
                                                         const char* ahead, ptrdiff_t ahead_step) {
+  asm volatile("" ::: "memory");  // broadcast_row
+  const ptrdiff_t row_bytes = stride * static_cast<ptrdiff_t>(sizeof(Left));
   constexpr int kBases = (kRows + 2) / 3;  // as in vector_sums.h
   const Left* base[kBases];
 #pragma GCC unroll 8
@@ -109,7 +104,7 @@ inline __attribute__((always_inline)) void add_products(Ints (&sums)[kRows][Tile
     panel += 2 * Tile::kColumns;
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const Ints pair = broadcast_pair(base[i / 3] + (i % 3) * stride);
+      const Ints pair = broadcast_row(base[i / 3], row_bytes, i % 3);
       Ints products[Tile::kVectors];
 #pragma GCC unroll 2
       for (int j = 0; j < Tile::kVectors; ++j) products[j] = multiply_pairs(pair, weights[j]);

@@ -3,6 +3,7 @@
 // of a column, which the panel's tail holds, is taken off again: where the sums start, at no cost.
 #pragma once
 
+#include "products/avx_broadcast_row.h"
 #include "products/quantized.h"
 #include "simd/vector.h"
 
@@ -66,14 +67,6 @@ inline __attribute__((always_inline)) Ints load_in_order(const Element* p) {
 #endif
   return x;
 }
-inline __attribute__((always_inline)) Ints broadcast_four(const Left* p) {
-  struct Four {
-    Left k[4];
-  };
-  Ints x;
-  asm volatile("vpbroadcastd %1, %0" : "=v"(x.v) : "m"(*reinterpret_cast<const Four*>(p)));
-  return x;
-}
 
 inline int64_t fours(int64_t depth) { return (depth + kKGroup - 1) / kKGroup; }
 inline const int32_t* column_sums(const Element* panel, int64_t depth) {
@@ -95,6 +88,8 @@ template <int kRows>
 inline __attribute__((always_inline)) void add_products(Ints (&sums)[kRows][Tile::kVectors], const Left* x,
                                                         ptrdiff_t stride, const Element* panel, int64_t depth,
                                                         const char* ahead, ptrdiff_t ahead_step) {
+  asm volatile("" ::: "memory");  // broadcast_row
+  const ptrdiff_t row_bytes = stride * static_cast<ptrdiff_t>(sizeof(Left));
   constexpr int kBases = (kRows + 2) / 3;  // as in vector_sums.h
   const Left* base[kBases];
 #pragma GCC unroll 8
@@ -118,7 +113,7 @@ inline __attribute__((always_inline)) void add_products(Ints (&sums)[kRows][Tile
     panel += kKGroup * Tile::kColumns;
 #pragma GCC unroll 16
     for (int i = 0; i < kRows; ++i) {
-      const Ints four = broadcast_four(base[i / 3] + (i % 3) * stride);
+      const Ints four = broadcast_row(base[i / 3], row_bytes, i % 3);
 #pragma GCC unroll 2
       for (int j = 0; j < Tile::kVectors; ++j) sums[i][j] = add_fours(sums[i][j], four, weights[j]);
     }
