@@ -11,7 +11,6 @@ import pytest
 
 from squeezebert_kernels.integration.binding import Binding
 from squeezebert_kernels.integration.classes import state_of
-from squeezebert_kernels.integration.wanted import noted
 
 _LOGGER = logging.getLogger("squeezebert_kernels")
 
@@ -68,9 +67,9 @@ def original(reason: str) -> Iterator[None]:
 @contextmanager
 def restored() -> Iterator[None]:
     """No optimized model is called inside the block."""
-    with noted() as notes, _recorded() as (_, computed):
+    with _recorded() as (reasons, computed):
         yield
-    assert not notes
+    assert not reasons
     assert not computed
 
 

@@ -74,6 +74,24 @@ def hf_model(name: str, config: Any, dtype: torch.dtype = torch.float32) -> Any:
     return model.to(dtype).eval()
 
 
+def small(name: str, **fields: Any) -> Any:
+    """transformers' class `name`, small."""
+    return hf_model(name, config_for(name, **fields))
+
+
+def layers_of(model: Any) -> Any:
+    return model.encoder.layers if hasattr(model.encoder, "layers") else model.encoder.layer
+
+
+def query_of(layer: Any) -> Any:
+    return layer.attention.query if hasattr(layer.attention, "query") else layer.attention.self.query
+
+
+def set_query(layer: Any, module: nn.Module) -> None:
+    owner = layer.attention if hasattr(layer.attention, "query") else layer.attention.self
+    owner.query = module
+
+
 @torch.no_grad()
 def randomize(module: nn.Module) -> None:
     """Draws every parameter: matrices so that activations keep order 1, biases and LayerNorm weights off 0 and 1."""

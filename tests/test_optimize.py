@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from paths import binding_of, computed, kernels, original, restored
-from small_models import GROUP_CONFIGURATIONS, bert_config, config_for, hf_config, hf_model, padding_mask
+from small_models import GROUP_CONFIGURATIONS, bert_config, hf_config, hf_model, padding_mask, small
 from squeezebert_kernels import optimize, restore
 from tolerances import REFERENCE_PARITY
 
@@ -53,10 +53,6 @@ MASKS = {
     "left": padding_mask([9, 4, 1], TOKENS).flip(1),
     "holes": torch.tensor([[1, 0, 1, 1, 0, 1, 1, 1, 0], [1, 1, 1, 1, 1, 1, 1, 1, 1], [1, 0, 0, 0, 0, 0, 0, 0, 1]]),
 }
-
-
-def small(name: str, **fields: Any) -> Any:
-    return hf_model(name, config_for(name, **fields))
 
 
 def inputs_of(name: str, mask: Tensor | None, labels: bool = False) -> dict[str, Tensor]:
@@ -339,13 +335,13 @@ def test_packed_weights_are_hardly_larger_and_in_order() -> None:
     """At most 1.02 of the plain size at the published widths, aligned, each where the one before ends."""
     model = optimize(small("SqueezeBertModel", **PUBLISHED["SqueezeBertModel"]))
     packed = binding_of(model).packed
-    plain = sum(linear.weight.numel() * 4 for linear in packed.linears)
+    plain = sum(tensor.numel() * 4 for item in packed.items for tensor in item.tensors)
     assert packed.buffer.numel() <= 1.02 * plain
     end = packed.buffer.data_ptr()
-    for weight in packed.packed:
-        assert weight.data_ptr() % 64 == 0
-        assert 0 <= weight.data_ptr() - end < 64
-        end = weight.data_ptr() + weight.numel()
+    for item in packed.packed:
+        assert item.data_ptr() % 64 == 0
+        assert 0 <= item.data_ptr() - end < 64
+        end = item.data_ptr() + item.numel()
 
 
 @pytest.mark.parametrize("name", BASES)

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from paths import kernels, original, restored
-from small_models import config_for, hf_model, padding_mask
+from small_models import config_for, padding_mask, small
 from squeezebert_kernels import explain, optimize, restore
 from tolerances import REFERENCE_PARITY
 
@@ -26,10 +26,6 @@ BASES = ["SqueezeBertModel", "BertModel"]
 HEADS = ["SqueezeBertForSequenceClassification", "BertForSequenceClassification"]
 IDS = torch.arange(1, 19).view(2, 9)
 MASK = padding_mask([9, 4], 9)
-
-
-def small(name: str, **fields: Any) -> Any:
-    return hf_model(name, config_for(name, **fields))
 
 
 @pytest.mark.parametrize("name", BASES + HEADS)

@@ -8,15 +8,11 @@ import pytest
 import torch
 
 from paths import kernels
-from small_models import config_for, hf_model, padding_mask
+from small_models import padding_mask, small
 from squeezebert_kernels import optimize, restore
 from tolerances import GRADIENT_PARITY, REFERENCE_PARITY
 
 NAMES = ["SqueezeBertModel", "BertModel", "SqueezeBertForSequenceClassification", "BertForTokenClassification"]
-
-
-def small(name: str) -> Any:
-    return hf_model(name, config_for(name))
 
 
 def inputs(tokens: int) -> dict[str, torch.Tensor]:

@@ -10,17 +10,13 @@ import pytest
 import torch
 
 from paths import kernels, original
-from small_models import config_for, hf_model, padding_mask
+from small_models import padding_mask, small
 from squeezebert_kernels import optimize, restore
 from tolerances import REFERENCE_PARITY
 
 BASES = ["SqueezeBertModel", "BertModel"]
 IDS = torch.arange(1, 19).view(2, 9)
 MASK = padding_mask([9, 4], 9)
-
-
-def small(name: str, **fields: Any) -> Any:
-    return hf_model(name, config_for(name, **fields))
 
 
 def assert_original(model: Any, reason: str, call: Callable[[Any], Any]) -> None:

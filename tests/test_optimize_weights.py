@@ -15,26 +15,15 @@ import torch
 from torch import nn
 
 from paths import binding_of, kernels, restored
-from small_models import config_for, hf_model, padding_mask, randomize
+from small_models import layers_of, padding_mask, query_of, randomize, small
 from squeezebert_kernels import _native, optimize, refresh, restore
+from squeezebert_kernels.packed import _return_memory
 from tolerances import REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
 BASES = ["SqueezeBertModel", "BertModel"]
 IDS = torch.arange(1, 19).view(2, 9)
 MASK = padding_mask([9, 4], 9)
-
-
-def small(name: str, **fields: Any) -> Any:
-    return hf_model(name, config_for(name, **fields))
-
-
-def layers_of(model: Any) -> Any:
-    return model.encoder.layers if hasattr(model.encoder, "layers") else model.encoder.layer
-
-
-def query_of(layer: Any) -> Any:
-    return layer.attention.query if hasattr(layer.attention, "query") else layer.attention.self.query
 
 
 def query(model: Any) -> Any:
@@ -300,6 +289,7 @@ def test_released_weights_take_no_memory() -> None:
     optimize(model)
     packed = binding_of(model).packed
     size = packed.buffer.numel()
+    _return_memory()  # of whatever ran before
     before = resident()
     packed.release()
     assert before - resident() > 0.8 * size

@@ -116,6 +116,20 @@ def test_opcheck() -> None:
     torch.library.opcheck(overloads.encoder.default, (randn(2, 5, 24), [layer, layer], 4, [], 1e-12))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_repacked(dtype: torch.dtype) -> None:
+    """In place, wherever it lies, as what it was packed as."""
+    params, others = params_of(), params_of()
+    lower = [x.to(dtype) if i in WEIGHTS else x for i, x in enumerate(others)]
+    (layer,) = packed([x.to(dtype) if i in WEIGHTS else x for i, x in enumerate(params)], eps=0.5)
+    memory = torch.cat([torch.full((4,), 7, dtype=torch.uint8), layer, torch.full((5,), 7, dtype=torch.uint8)])
+    ops.repack_encoder_layer(memory[4:-5], others)
+    assert torch.equal(memory[4:-5], ops.pack_encoder_layer(lower, GROUPS, 0.5))
+    assert memory[:4].eq(7).all()
+    assert memory[-5:].eq(7).all()
+    torch.library.opcheck(torch.ops.squeezebert.repack_encoder_layer.default, (layer, params))
+
+
 def test_compiled() -> None:
     params, input = params_of(), randn(2, 5, 24)
 
@@ -141,6 +155,7 @@ def _call(name: str, **change: Any) -> Callable[[], Any]:
     given: dict[str, Any] = {
         "encoder": {"input": randn(2, 5, 24), "params": packed(params) * 2, "num_heads": 4, "groups": [], "eps": 1e-12},
         "pack_encoder_layer": {"params": params, "groups": GROUPS, "eps": 1e-12},
+        "repack_encoder_layer": {"packed": packed(params)[0], "params": params},
         "unpack_encoder_layer": {
             "layer": packed(params)[0],
             "channels": 24,
@@ -195,6 +210,28 @@ def _call(name: str, **change: Any) -> Callable[[], Any]:
             "pack_encoder_layer",
             {"params": [*params_of()[:3], torch.ones(23), *params_of()[4:]]},
             "params[3] (layer 0, key.bias): expected shape [24], got a torch.float32 tensor of shape [23]",
+        ),
+        ("repack_encoder_layer", {"params": params_of()[:15]}, "params: expected 16 tensors, got 15"),
+        ("repack_encoder_layer", {"packed": torch.ones(3)}, "packed: expected a packed layer [bytes], got a torch.flo"),
+        (
+            "repack_encoder_layer",
+            {"packed": torch.cat([packed(params_of())[0].view(-1, 1)] * 2, 1)[:, 0]},
+            "packed: expected contiguous bytes, aligned as floats are, got others",
+        ),
+        (
+            "repack_encoder_layer",
+            {"params": params_of(inner=96)},
+            "params[10] (layer 0, intermediate.weight): expected a plain weight of shape [48, 6], got a torch.float32",
+        ),
+        (
+            "repack_encoder_layer",
+            {"params": pack_params(params_of(), GROUPS)},
+            "params[0] (layer 0, query.weight): expected a plain weight of shape [24, 6], got a torch.uint8 tensor",
+        ),
+        (
+            "repack_encoder_layer",
+            {"params": [*params_of()[:15], torch.ones(23)]},
+            "params[15] (layer 0, output layernorm.bias): expected shape [24], got a torch.float32 tensor",
         ),
         ("unpack_encoder_layer", {"layer": torch.ones(3)}, "layer: expected a packed layer [bytes], got a torch.flo"),
         ("unpack_encoder_layer", {"layer": torch.zeros(3, dtype=torch.uint8)}, "layer: expected a layer packed by"),

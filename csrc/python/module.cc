@@ -3,6 +3,7 @@
 
 #include "python/context.h"
 #include "python/operators.h"
+#include "python/unchanged.h"
 #include "python/weights.h"
 #include "squeezebert.h"
 
@@ -224,4 +225,10 @@ it.)";
   BindConvolutions(module);
   BindAttention(module);
   BindBlocks(module);
+  module.def("unchanged", &Unchanged, pybind11::arg("places"), pybind11::arg("objects"),
+             R"(Whether Python objects are still what they were.
+
+places is owner, key, value, owner, ...: that very value is at the key of a dictionary, or an attribute of an owner that
+is none (None stands for nothing, too). objects is object, class, dictionary, length, object, ...: every object is of
+that very class, and every dictionary has so many items.)");
 }

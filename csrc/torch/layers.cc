@@ -32,6 +32,8 @@ bool IsPackedLayer(const Tensor& tensor) {
 
 }  // namespace
 
+Argument ParamOf(const char* op, int64_t slot) { return {op, kParamNames[slot], slot}; }
+
 PackedLayer AsPackedLayer(const Argument& argument, const Tensor& tensor) {
   if (!IsPackedLayer(tensor)) Fail(argument, "a packed layer [bytes]", Describe(tensor));
   PackedLayer layer{AlignedBytes(tensor), SQUEEZEBERT_LAYER_INIT};

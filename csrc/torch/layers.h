@@ -42,6 +42,9 @@ class Layers {
   std::vector<squeezebert_layer> views_;
 };
 
+/// One of the 16 tensors of a layer, by name; of the first layer.
+Argument ParamOf(const char* op, int64_t slot);
+
 /// What a packed layer holds. `owner` keeps it alive.
 struct PackedLayer {
   Tensor owner;

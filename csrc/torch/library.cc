@@ -17,6 +17,7 @@ STABLE_TORCH_LIBRARY(squeezebert, library) {
   library.def("unpack_grouped_conv1x1(Tensor weight, int in_channels, int groups) -> Tensor");
   library.def(
       "pack_encoder_layer(Tensor[] params, int[] groups, float eps, ScalarType? attention_dtype=None) -> Tensor");
+  library.def("repack_encoder_layer(Tensor(a!) packed, Tensor[] params) -> ()");
   library.def("unpack_encoder_layer(Tensor layer, int channels, int intermediate_channels, int[] groups) -> Tensor[]");
   library.def("grouped_conv1x1(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
   library.def("grouped_conv1x1_gelu(Tensor input, Tensor weight, Tensor? bias, int groups) -> Tensor");
@@ -63,6 +64,7 @@ STABLE_TORCH_LIBRARY_IMPL(squeezebert, CPU, library) {
   library.impl("unpack_quantized", TORCH_BOX(&UnpackQuantized));
   library.impl("unpack_grouped_conv1x1", TORCH_BOX(&UnpackGroupedConv1x1));
   library.impl("pack_encoder_layer", TORCH_BOX(&PackEncoderLayer));
+  library.impl("repack_encoder_layer", TORCH_BOX(&RepackEncoderLayer));
   library.impl("unpack_encoder_layer", TORCH_BOX(&UnpackEncoderLayer));
   library.impl("grouped_conv1x1", TORCH_BOX(&GroupedConv1x1));
   library.impl("grouped_conv1x1_gelu", TORCH_BOX(&GroupedConv1x1Gelu));

@@ -23,6 +23,7 @@ std::tuple<Tensor, Tensor> UnpackQuantized(const Tensor& weight, int64_t in_chan
 Tensor UnpackGroupedConv1x1(const Tensor& weight, int64_t in_channels, int64_t groups);
 Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
                         OptionalDtype attention_dtype);
+void RepackEncoderLayer(const Tensor& packed, const std::vector<Tensor>& params);
 std::vector<Tensor> UnpackEncoderLayer(const Tensor& layer, int64_t channels, int64_t intermediate_channels,
                                        const std::vector<int64_t>& groups);
 

@@ -1,4 +1,4 @@
-// pack_encoder_layer, unpack_encoder_layer, unpack_grouped_conv1x1.
+// pack_encoder_layer, repack_encoder_layer, unpack_encoder_layer, unpack_grouped_conv1x1.
 #include <torch/csrc/stable/ops.h>
 
 #include <cstring>
@@ -30,6 +30,22 @@ Tensor UnpackWeight(const Argument& argument, const Tensor& owner, const squeeze
   return weight;
 }
 
+/// A plain weight of that shape, as contiguous float32.
+Tensor AsPlainWeight(const Argument& argument, const Tensor& weight, const squeezebert_conv_shape& shape) {
+  const ScalarType dtype = weight.scalar_type();
+  CheckCpu(argument, weight, dtype);
+  const std::vector<int64_t> expected{shape.out_channels, shape.in_channels / shape.groups};
+  std::vector<int64_t> sizes = Sizes(weight);
+  if (sizes.size() == 3 && sizes[2] == 1) sizes.pop_back();
+  const bool plain = dtype == ScalarType::Float || dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
+  if (sizes != expected || !plain) Fail(argument, "a plain weight of shape " + Text(expected), Describe(weight));
+  return torch::stable::contiguous(torch::stable::to(weight, ScalarType::Float));
+}
+
+void CheckSixteen(const char* op, const std::vector<Tensor>& params) {
+  if (params.size() != bindings::kTensorsPerLayer) Fail({op, "params"}, "16 tensors", std::to_string(params.size()));
+}
+
 /// A copy; zeros of a bias that is not there.
 Tensor UnpackVector(const Tensor& owner, const float* values, int64_t size) {
   Tensor vector = Floats(owner, {size});
@@ -47,7 +63,7 @@ Tensor UnpackVector(const Tensor& owner, const float* values, int64_t size) {
 Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int64_t>& groups, double eps,
                         OptionalDtype attention_dtype) {
   const char* op = "pack_encoder_layer";
-  if (params.size() != bindings::kTensorsPerLayer) Fail({op, "params"}, "16 tensors", std::to_string(params.size()));
+  CheckSixteen(op, params);
   const int64_t channels = params[0].dim() > 0 ? params[0].size(0) : 0;
   std::optional<squeezebert_format> attention;
   if (attention_dtype.has_value()) attention = FormatOf({op, "attention_dtype"}, *attention_dtype);
@@ -57,6 +73,44 @@ Tensor PackEncoderLayer(const std::vector<Tensor>& params, const std::vector<int
   Tensor packed = torch::stable::new_empty(params[0], {static_cast<int64_t>(bytes)}, ScalarType::Byte);
   CheckStatus(op, squeezebert_pack_layer(layers.data(), packed.mutable_data_ptr(), bytes));
   return packed;
+}
+
+void RepackEncoderLayer(const Tensor& packed, const std::vector<Tensor>& params) {
+  const char* op = "repack_encoder_layer";
+  CheckSixteen(op, params);
+  const auto [owner, view] = AsPackedLayer({op, "packed"}, packed);
+  if (owner.const_data_ptr() != packed.const_data_ptr())
+    Fail({op, "packed"}, "contiguous bytes, aligned as floats are", "others");
+  auto* const base = static_cast<char*>(packed.mutable_data_ptr());
+  const char* const begin = static_cast<const char*>(packed.const_data_ptr());
+  const auto place = [&](const void* part) { return base + (static_cast<const char*>(part) - begin); };
+  const auto write_vector = [&](int64_t slot, const float* part, int64_t size) {
+    const Tensor values = AsVector(ParamOf(op, slot), params[slot], size);
+    if (!part) Fail(ParamOf(op, slot), "none in a layer that was packed without", Describe(values));
+    std::memcpy(place(part), values.const_data_ptr<float>(), static_cast<size_t>(size) * sizeof(float));
+  };
+  const auto write_linear = [&](int64_t slot, const squeezebert_linear& linear) {
+    squeezebert_conv_shape shape{};
+    squeezebert_format format{};
+    CheckStatus(op, squeezebert_packed_shape(linear.packed, linear.packed_bytes, &shape, &format));
+    const Tensor weight = AsPlainWeight(ParamOf(op, slot), params[slot], shape);
+    CheckStatus(op, squeezebert_pack(&shape, format, weight.const_data_ptr<float>(), place(linear.packed),
+                                     linear.packed_bytes));
+    write_vector(slot + 1, linear.bias, shape.out_channels);
+  };
+  const int64_t channels = ChannelsOf(op, view);
+  const auto write_norm = [&](int64_t slot, const squeezebert_layer_norm& norm) {
+    write_vector(slot, norm.weight, channels);
+    write_vector(slot + 1, norm.bias, channels);
+  };
+  write_linear(0, view.query);
+  write_linear(2, view.key);
+  write_linear(4, view.value);
+  write_linear(6, view.post_attention);
+  write_norm(8, view.post_attention_layer_norm);
+  write_linear(10, view.intermediate);
+  write_linear(12, view.output);
+  write_norm(14, view.output_layer_norm);
 }
 
 std::vector<Tensor> UnpackEncoderLayer(const Tensor& layer, int64_t channels, int64_t intermediate_channels,

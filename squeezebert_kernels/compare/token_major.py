@@ -71,7 +71,7 @@ class TokenMajorModel(nn.Module):
         super().__init__()
         family = FAMILY_OF[model.config.model_type]
         heads = model.config.num_attention_heads
-        layers = model.encoder.get_submodule(family.layers)
+        layers = model.get_submodule(family.layers)
         self.embeddings = model.embeddings
         self.layers = nn.ModuleList([Layer(layer, family, heads) for layer in layers.children()])
         self.pooler = model.pooler

@@ -14,30 +14,23 @@ from torch import nn
 class Family:
     """How one implementation of the architecture is laid out. Paths are dotted attribute names.
 
-    modules: where its classes are defined. base, embeddings, encoder, pooler: classes. layers: the layers' path in the
-    encoder. heads: the attribute of the first linear's block that holds the number of heads.
-    blocks: the modules of a layer ("" is the layer) and their classes (any of several, spaced); a subclass may compute
-    anything, so only the very class is taken.
-    linears: the six position-wise layers in the operators' order, of class linear_class. norms: the two LayerNorms, of
-    class norm_class. dropouts: the layer's. activation: (block, attribute) of the function between FFN2 and FFN3.
-    first_token_heads read only the pooled output, token_heads one output per token. output: where the class of the
-    base model's output is found. warns_about_padding: its forward warns of padding tokens without a mask.
+    modules: where its classes are defined. base: the class of its base model. classes: those of the modules below it
+    whose forward the kernels compute; a subclass may compute anything, so only the very class is taken. layers: the
+    path of the layers. linears, norms: in a layer, in the operators' order; the linears are of class `linear`. heads:
+    what the number of heads is called, beside the query. activation: the function between FFN2 and FFN3, in a layer.
+    first_token_heads read only the pooled output, token_heads one output per token. output: where the class of the base
+    model's output is found. warns_about_padding: its forward warns of padding tokens without a mask.
     """
 
     modules: tuple[str, ...]
     base: str
-    embeddings: str
-    encoder: str
-    pooler: str
+    classes: str
     layers: str
-    blocks: dict[str, str]
     linears: tuple[str, ...]
-    linear_class: str
-    heads: str
+    linear: str
     norms: tuple[str, str]
-    norm_class: str
-    dropouts: tuple[str, ...]
-    activation: tuple[str, str]
+    heads: str
+    activation: str
     first_token_heads: tuple[str, ...]
     token_heads: tuple[str, ...]
     output: tuple[str, str]
@@ -59,12 +52,15 @@ class Family:
         forward = kind.forward
         return any(getattr(self.named(name), "forward", None) is forward for name in names)
 
+    def knows(self, kind: type[nn.Module]) -> bool:
+        """`kind` is the very class of a module that the kernels compute."""
+        return any(kind is self.named(name) for name in (*_COMMON, *self.classes.split()))
 
+
+_COMMON = ("Dropout", "Embedding", "LayerNorm", "Linear", "ModuleList", "Tanh")
 _SQUEEZEBERT: dict[str, Any] = {
-    "embeddings": "SqueezeBertEmbeddings",
-    "encoder": "SqueezeBertEncoder",
-    "pooler": "SqueezeBertPooler",
-    "layers": "layers",
+    "base": "SqueezeBertModel",
+    "layers": "encoder.layers",
     "linears": (
         "attention.query",
         "attention.key",
@@ -74,36 +70,21 @@ _SQUEEZEBERT: dict[str, Any] = {
         "output.conv1d",
     ),
     "norms": ("post_attention.layernorm", "output.layernorm"),
-    "dropouts": ("attention.dropout", "post_attention.dropout", "output.dropout"),
-    "activation": ("intermediate", "act"),
+    "activation": "intermediate.act",
     "first_token_heads": ("SqueezeBertForSequenceClassification", "SqueezeBertForMultipleChoice"),
-    "token_heads": (
-        "SqueezeBertForMaskedLM",
-        "SqueezeBertForTokenClassification",
-        "SqueezeBertForQuestionAnswering",
-    ),
+    "token_heads": ("SqueezeBertForMaskedLM", "SqueezeBertForTokenClassification", "SqueezeBertForQuestionAnswering"),
 }
-_SQUEEZEBERT_BLOCKS = {
-    "attention": "SqueezeBertSelfAttention",
-    "post_attention": "ConvDropoutLayerNorm",
-    "intermediate": "ConvActivation",
-    "output": "ConvDropoutLayerNorm",
-}
+_SQUEEZEBERT_CLASSES = (
+    "SqueezeBertEmbeddings SqueezeBertEncoder SqueezeBertPooler SqueezeBertSelfAttention ConvDropoutLayerNorm "
+    "ConvActivation"
+)
 
 FAMILIES = (
     Family(
         modules=("transformers.models.squeezebert.modeling_squeezebert",),
-        base="SqueezeBertModel",
-        blocks={
-            "": "SqueezeBertModule",
-            **_SQUEEZEBERT_BLOCKS,
-            "attention.matmul_qk": "MatMulWrapper",
-            "attention.softmax": "Softmax",
-            "attention.matmul_qkv": "MatMulWrapper",
-        },
-        linear_class="Conv1d",
+        classes=f"{_SQUEEZEBERT_CLASSES} SqueezeBertModule SqueezeBertLayerNorm Conv1d MatMulWrapper Softmax",
+        linear="Conv1d",
         heads="num_attention_heads",
-        norm_class="SqueezeBertLayerNorm",
         output=("transformers.modeling_outputs", "BaseModelOutputWithPooling"),
         warns_about_padding=True,
         **_SQUEEZEBERT,
@@ -111,19 +92,10 @@ FAMILIES = (
     Family(
         modules=("transformers.models.bert.modeling_bert",),
         base="BertModel",
-        embeddings="BertEmbeddings",
-        encoder="BertEncoder",
-        pooler="BertPooler",
-        layers="layer",
-        blocks={
-            "": "BertLayer",
-            "attention": "BertAttention",
-            # In transformers 4 a class of its own calls scaled_dot_product_attention.
-            "attention.self": "BertSelfAttention BertSdpaSelfAttention",
-            "attention.output": "BertSelfOutput",
-            "intermediate": "BertIntermediate",
-            "output": "BertOutput",
-        },
+        # In transformers 4 a class of its own calls scaled_dot_product_attention.
+        classes="BertEmbeddings BertEncoder BertLayer BertAttention BertSelfAttention BertSdpaSelfAttention "
+        "BertSelfOutput BertIntermediate BertOutput BertPooler",
+        layers="encoder.layer",
         linears=(
             "attention.self.query",
             "attention.self.key",
@@ -132,17 +104,11 @@ FAMILIES = (
             "intermediate.dense",
             "output.dense",
         ),
-        linear_class="Linear",
-        heads="num_attention_heads",
+        linear="Linear",
         norms=("attention.output.LayerNorm", "output.LayerNorm"),
-        norm_class="LayerNorm",
-        dropouts=("attention.self.dropout", "attention.output.dropout", "output.dropout"),
-        activation=("intermediate", "intermediate_act_fn"),
-        first_token_heads=(
-            "BertForSequenceClassification",
-            "BertForMultipleChoice",
-            "BertForNextSentencePrediction",
-        ),
+        heads="num_attention_heads",
+        activation="intermediate.intermediate_act_fn",
+        first_token_heads=("BertForSequenceClassification", "BertForMultipleChoice", "BertForNextSentencePrediction"),
         token_heads=(
             "BertForMaskedLM",
             "BertForPreTraining",
@@ -154,11 +120,9 @@ FAMILIES = (
     ),
     Family(
         modules=tuple(f"squeezebert_kernels.nn.plain.{name}" for name in ("model", "embeddings", "encoder", "heads")),
-        base="SqueezeBertModel",
-        blocks={"": "SqueezeBertLayer", **_SQUEEZEBERT_BLOCKS},
-        linear_class="GroupedConv1x1",
+        classes=f"{_SQUEEZEBERT_CLASSES} SqueezeBertLayer GroupedConv1x1",
+        linear="GroupedConv1x1",
         heads="num_heads",
-        norm_class="LayerNorm",
         output=("squeezebert_kernels.nn.outputs", "BaseModelOutput"),
         **_SQUEEZEBERT,
     ),

@@ -7,18 +7,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import runs
-from .packed import Linear, PackedLinears
-from .padding import RealTokens, real_tokens
-from .reading import Reading
+from ..packed import Linear, Packed
+from ..padding import RealTokens
+from .reading import Reading, ReadLayer
+from .request import Declined, tokens_of
 
 _ops = torch.ops.squeezebert
 
 
 class Binding:
-    """A model on the CPU, as it was read. dtype: of the packed weights. previous: the model's last binding.
+    """A model on the CPU, as it was read. previous: its last binding.
 
     output_dtype: of the hidden states, set when the model was tested.
     """
@@ -26,35 +27,31 @@ class Binding:
     device_type = "cpu"
 
     def __init__(self, reading: Reading, dtype: torch.dtype, previous: Binding | None = None) -> None:
-        self.reading = reading
-        self.device = reading.parameters[0].device
-        layers, pooler = reading.layers, reading.pooler
-        linears = [x for layer in layers for x in layer.linears if isinstance(x, Linear)]
-        linears += [] if pooler is None else [pooler]
-        floats = [x.bias for x in linears if x.bias is not None] + [norm for layer in layers for norm in layer.norms]
-        self.packed: Any = PackedLinears(linears, dtype, floats, None if previous is None else previous.packed)
-        forms = dict(zip(map(id, floats), self.packed.floats, strict=True))
-        forms.update(zip(map(id, linears), self.packed.packed, strict=True))
-
-        def form(value: Any) -> Tensor:
-            return forms[id(value)]
-
+        self.reading, self.device = reading, reading.device
         self.output_dtype = reading.embedding[0].dtype
-        self._form = form
-        self._runs = runs(layers, form, self.output_dtype)
-        self._pooler = None if pooler is None else (form(pooler), form(pooler.bias), 1)
-        self._takes_padding = bool(reading.foreign)  # modules of another kind are given batches, not packed tokens
+        pieces: list[list[Any]] = [[layer.whole] if layer.whole else _linears(layer) for layer in reading.layers]
+        pieces.append([] if reading.pooler is None else [reading.pooler])
+        try:
+            self.packed: Any = Packed(
+                [item for items in pieces for item in items], previous.packed if previous else None
+            )
+        except ValueError as error:  # its tensors cannot be packed
+            raise Declined(str(error)) from error
+        packed = iter(self.packed.packed)
+        self._packed_layers = [[next(packed) for _ in items] for items in pieces[:-1]]
+        self._pooler = next(packed, None)
+        self._runs = list(self._make_runs({}))
         # The kernel reads float32 tables; others are looked up by their own modules.
         self._embeds = all(value.dtype == torch.float32 for value in reading.embedding[:-1])
 
     @contextmanager
     def on(self, twins: dict[int, nn.Module]) -> Iterator[None]:
         """Inside the block, modules of another kind are stood in for by their twins, by id."""
-        whole, self._runs = self._runs, runs([x.on(twins) for x in self.reading.layers], self._form, self.output_dtype)
+        runs, self._runs = self._runs, list(self._make_runs(twins))
         try:
             yield
         finally:
-            self._runs = whole
+            self._runs = runs
 
     @staticmethod
     def check_time(device: torch.device) -> None:
@@ -62,11 +59,18 @@ class Binding:
 
     @property
     def has_pooler(self) -> bool:
-        return self._pooler is not None
+        return self.reading.pooler is not None
 
     def holds(self) -> bool:
         """The model still has what was read, and the kernels still take its packed form."""
         return self.reading.holds() and not self.packed.stale
+
+    def refresh(self, everything: bool = False) -> bool:
+        """Packs what has changed, or `everything`; True where there was some. Raises Declined."""
+        try:
+            return self.packed.refresh(everything)
+        except ValueError as error:
+            raise Declined(str(error)) from error
 
     def layers(self) -> dict[str, str]:
         """What runs each layer, by its name."""
@@ -84,24 +88,26 @@ class Binding:
 
         module: the model. all_positions: the values at padded positions are wanted too.
         """
-        all_positions = all_positions or self._takes_padding
         mask: Any = request.get("attention_mask")
         tokens = None
         if mask is not None:
             given = request["input_ids"] if request.get("inputs_embeds") is None else request["inputs_embeds"]
-            tokens = real_tokens(mask, tuple(given.shape[:2]))
+            tokens = tokens_of(mask, tuple(given.shape[:2]))
             mask = None
+        # Modules of another kind are given batches, not packed tokens.
+        all_positions = all_positions or bool(self.reading.foreign)
         if tokens is not None and (all_positions or (self.has_pooler and not tokens.first_is_real)):
             # Someone reads a padded position: compute them all, as the original does.
             tokens, mask = None, request["attention_mask"].bool()[:, None, None, :]
-        rows = self._embed(module, request)
-        if tokens is not None:
-            rows = tokens.take(rows)
-        cu_seqlens = None if tokens is None else tokens.cu_seqlens
-        for run in self._runs[:-1]:
-            rows = run.run(rows, mask, cu_seqlens, False)
-        rows = self._runs[-1].run(rows, mask, cu_seqlens, first_token)
-        return self._finish(rows, tokens, first_token)
+        with torch._C._AutoDispatchBelowAutograd():  # nobody wants a gradient, so autograd need not look
+            rows = self._embed(module, request)
+            if tokens is not None:
+                rows = tokens.take(rows)
+            cu_seqlens = None if tokens is None else tokens.cu_seqlens
+            for run in self._runs[:-1]:
+                rows = run.run(rows, mask, cu_seqlens, False)
+            rows = self._runs[-1].run(rows, mask, cu_seqlens, first_token)
+            return self._finish(rows, tokens, first_token)
 
     def _embed(self, module: Any, request: dict[str, Any]) -> Tensor:
         """The embeddings' output [N, S, C]. Padding included: what is wrong with its ids is an error all the same."""
@@ -117,7 +123,79 @@ class Binding:
         if first_token:
             rows, tokens = rows.unsqueeze(1), None
         hidden = rows if tokens is None else tokens.put_back(rows)
-        if self._pooler is None:
-            return hidden.to(self.output_dtype), None
-        pooled = _ops.grouped_conv1x1.default(hidden[:, 0], *self._pooler).tanh_()
-        return hidden.to(self.output_dtype), pooled.to(self.output_dtype)
+        pooled = None
+        if self.reading.pooler is not None:
+            pooled = _as(self.output_dtype, _linear(hidden[:, 0], self.reading.pooler, self._pooler).tanh_())
+        return _as(self.output_dtype, hidden), pooled
+
+    def _make_runs(self, twins: dict[int, nn.Module]) -> Iterator[Any]:
+        """The layers in as few pieces as can be. twins: of modules, by id, those to call in their place."""
+        run: _WholeLayers | None = None
+        for layer, packed in zip(self.reading.layers, self._packed_layers, strict=True):
+            if layer.whole is None:
+                run = None
+                yield _MixedLayer(layer, packed, twins, self.output_dtype)
+            elif run is None or run.heads != layer.heads:
+                run = _WholeLayers(layer.heads, list(packed))
+                yield run
+            else:
+                run.layers += packed
+
+
+class _WholeLayers:
+    """Packed layers that one call of the encoder computes."""
+
+    def __init__(self, heads: int, layers: list[Tensor]) -> None:
+        self.heads, self.layers = heads, layers
+
+    def run(self, rows: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, first_token: bool) -> Tensor:
+        return _ops.encoder.default(rows, self.layers, self.heads, [], 0.0, mask, cu_seqlens, first_token)
+
+
+class _MixedLayer:
+    """A layer with linears of a foreign kind (LoRA, quantized, ...): those run as their own modules, in `dtype`."""
+
+    def __init__(self, layer: ReadLayer, packed: list[Tensor], twins: dict[int, nn.Module], dtype: torch.dtype) -> None:
+        self._layer, self._dtype = layer, dtype
+        forms = iter(packed)
+        self._linears = [
+            (linear, next(forms)) if isinstance(linear, Linear) else (twins.get(id(linear), linear), None)
+            for linear in layer.linears
+        ]
+
+    def run(self, rows: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, first_token: bool) -> Tensor:
+        """[N, S, C], without cu_seqlens."""
+        query, key, value = (self._linear(index, rows) for index in range(3))
+        context = _ops.attention.default(query, key, value, self._layer.heads, mask)
+        if first_token:
+            context, rows = context[:, 0], rows[:, 0]
+        rows = self._norm(0, self._linear(3, context) + rows)
+        return self._norm(2, self._linear(5, F.gelu(self._linear(4, rows))) + rows)
+
+    def _norm(self, first: int, rows: Tensor) -> Tensor:
+        weight, bias = (value.float() for value in self._layer.norms[first : first + 2])
+        return F.layer_norm(rows, weight.shape, weight, bias, self._layer.eps)
+
+    def _linear(self, index: int, rows: Tensor) -> Tensor:
+        linear, packed = self._linears[index]
+        if isinstance(linear, Linear):
+            return _linear(rows, linear, packed)
+        rows = rows.to(self._dtype)
+        if self._layer.token_major:
+            return linear(rows).float()
+        wide = rows if rows.dim() == 3 else rows.unsqueeze(1)
+        return linear(wide.transpose(1, 2)).transpose(1, 2).float().reshape(*rows.shape[:-1], -1)
+
+
+def _linears(layer: ReadLayer) -> list[Linear]:
+    return [linear for linear in layer.linears if isinstance(linear, Linear)]
+
+
+def _linear(rows: Tensor, linear: Linear, packed: Tensor | None) -> Tensor:
+    bias = None if linear.bias is None else _as(torch.float32, linear.bias)
+    return _ops.grouped_conv1x1.default(rows, packed, bias, linear.groups)
+
+
+def _as(dtype: torch.dtype, values: Tensor) -> Tensor:
+    """`values.to(dtype)`, without a call into PyTorch where there is nothing to do."""
+    return values if values.dtype is dtype else values.to(dtype)

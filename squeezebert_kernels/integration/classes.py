@@ -34,7 +34,13 @@ class _Optimized:
 
 
 class _OptimizedBase(_Optimized):
-    """A base model, whose weights may be released."""
+    """A base model, whose weights may be released, and which torch.compile is to see as one operator."""
+
+    def _opaque_call(self, *arguments: Any) -> list[Tensor]:
+        return vars(self)[STATE].opaque_call(self, *arguments)
+
+    def _opaque_like(self, *arguments: Any) -> list[Tensor]:
+        return vars(self)[STATE].opaque_like(self, *arguments)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         make, arguments, state, *rest = super().__reduce_ex__(protocol)

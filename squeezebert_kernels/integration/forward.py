@@ -9,22 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
 
-from . import compiled, self_test
+from .. import opaque
+from . import self_test
 from .architectures import Family
 from .binding import Binding
-from .padding import Declined
 from .reading import Reading
 from .request import (
-    ALL,
-    RECORDED,
     TRAINING,
-    arguments_of,
+    Declined,
     by_name,
     check_given,
     check_mode,
@@ -32,14 +32,13 @@ from .request import (
     wants_dict,
     warn_about_padding,
 )
-from .wanted import EVERYTHING, note, wanted_of, wanting
 
 logger = logging.getLogger("squeezebert_kernels")
 
 STATE = "_squeezebert"
 ORIGINAL = "_squeezebert_original"
+NOT_CALLED = "it was not called"
 
-_TRACED = ALL - {"inputs_embeds"}
 _INPUTS = 5  # every head takes the base's five inputs before its labels
 _LABELS = ("labels", "start_positions", "end_positions", "next_sentence_label")
 
@@ -70,15 +69,18 @@ class HeadState:
         )
         # Someone who listens to the base model is to see what it always gives.
         first_token = self._first_token and not base._forward_hooks and not _global_forward_hooks
-        all_positions = labelled and not self._first_token
-        if torch.compiler.is_compiling():
-            state.traced_for = (first_token, all_positions)
-            try:
+        wanted = (first_token, labelled and not self._first_token)
+        if not torch.compiler.is_compiling():
+            with state.wanting(wanted):
                 return called.forward(module, *args, **kwargs)
-            finally:
-                state.traced_for = EVERYTHING
-        with wanting(state.handle, first_token, all_positions):
+        state.traced_for = wanted
+        try:
             return called.forward(module, *args, **kwargs)
+        finally:
+            state.traced_for = _EVERYTHING
+
+
+_EVERYTHING = (False, False)  # what is wanted of a base: the first token only, values at padded positions too
 
 
 class BaseState:
@@ -88,16 +90,18 @@ class BaseState:
         self.options = (family, dtype, keep_padding)
         self._family, self._dtype, self._keep_padding = family, dtype, keep_padding
         self._output_class = family.output_class()
-        self.handle = -1
-        self.traced_for = EVERYTHING
+        self._handle = -1
+        self.traced_for = _EVERYTHING
+        self._wanted = threading.local()
         self._binding: Any = None
         self._refused: tuple[Reading, str] | None = None
         self._lock = threading.RLock()
         self.has_warned = False
+        self.declined: str | None = NOT_CALLED  # why the last call took the original path; None: it did not
 
     def adopt(self, module: nn.Module) -> None:
         """`module` is the one that this state belongs to."""
-        self.handle = compiled.register(module)
+        self._handle = opaque.register(module)
 
     def __call__(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.compiler.is_compiling():
@@ -107,13 +111,21 @@ class BaseState:
         except Declined as declined:
             self._tell(module, str(declined))
         else:
-            note(self.handle, None)
+            self.declined = None
             return outputs
         return called.forward(module, *args, **kwargs)
 
-    @property
-    def released(self) -> bool:
-        return self._binding is not None and self._binding.packed.released
+    @contextmanager
+    def wanting(self, wanted: tuple[bool, bool]) -> Iterator[None]:
+        """Inside the block, this thread's calls are for a head that wants just that."""
+        outer = getattr(self._wanted, "now", _EVERYTHING)
+        self._wanted.now = wanted
+        try:
+            yield
+        finally:
+            self._wanted.now = outer
+
+    # ---- the binding, and its weights --------------------------------------------------------------------------------
 
     def bind(self, module: nn.Module) -> Any:
         """The model in the operators' form, read, packed and tested anew where it has changed. Raises Declined."""
@@ -123,17 +135,45 @@ class BaseState:
                 binding = self._binding
                 if binding is None or not binding.holds():
                     binding = self._bind_anew(module)
-        if binding.packed.refresh() and not binding.reading.keeps_dtypes():
+        if binding.refresh() and not binding.reading.keeps_dtypes():
             with self._lock:
                 binding = self._bind_anew(module)
         return binding
+
+    def _bind_anew(self, module: nn.Module) -> Any:
+        device = next(module.parameters()).device
+        kind = _binding_on(device)
+        kind.check_time(device)
+        if self._refused is not None and self._refused[0].refused_still():
+            raise Declined(self._refused[1])
+        self.give_back()
+        previous, self._binding = self._binding, None
+        called: Any = original_class(module)
+        reading = Reading(module, called, self._family, self._dtype)
+        try:
+            reading.read()
+            binding = kind(reading, self._dtype, previous if type(previous) is kind else None)
+            if previous is None or not (previous.reading.same_modules() and previous.reading.keeps_dtypes()):
+                self_test.check(module, called.forward, binding, self._dtype)
+            else:  # other parameters in the same modules
+                binding.output_dtype = previous.output_dtype
+        except Declined as declined:
+            reading.refuse()
+            self._refused = (reading, str(declined))
+            raise
+        self._binding = binding
+        return binding
+
+    @property
+    def released(self) -> bool:
+        return self._binding is not None and self._binding.packed.released
 
     def refresh(self) -> None:
         """Packs every weight anew, and tests a model that was declined once more."""
         with self._lock:
             self._refused = None
             if self._binding is not None:
-                self._binding.packed.refresh(everything=True)
+                self._binding.refresh(everything=True)
 
     def release(self) -> None:
         """Frees the originals of the packed weights."""
@@ -156,44 +196,21 @@ class BaseState:
         with self._lock:
             self._binding = self._refused = None
 
-    def _bind_anew(self, module: nn.Module) -> Any:
-        device = next(module.parameters()).device
-        kind = _binding_on(device)
-        kind.check_time(device)
-        if self._refused is not None and self._refused[0].refused_still():
-            raise Declined(self._refused[1])
-        self.give_back()
-        previous, self._binding = self._binding, None
-        called: Any = original_class(module)
-        reading = Reading(self._family, device)
-        try:
-            reading.read(module, called)
-            binding = kind(reading, self._dtype, previous if type(previous) is kind else None)
-            if previous is None or not (previous.reading.watch.holds() and previous.reading.keeps_dtypes()):
-                self_test.check(module, called.forward, binding, self._dtype)
-            else:  # other parameters in the same modules
-                binding.output_dtype = previous.output_dtype
-        except Declined as declined:
-            reading.refuse()
-            self._refused = (reading, str(declined))
-            raise
-        self._binding = binding
-        return binding
+    # ---- a call ------------------------------------------------------------------------------------------------------
 
     def _serve(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        request = by_name(called, args, kwargs)
-        check_surroundings(module, request)
+        request = by_name(module, called, args, kwargs)
+        check_surroundings()
         binding = self.bind(module)
         check_mode(binding, request)
         check_given(request, binding.device)
-        if self._family.warns_about_padding and request.get("attention_mask") is None and "input_ids" in request:
-            warn_about_padding(module, request["input_ids"])
+        if self._family.warns_about_padding:
+            warn_about_padding(module, request)
         return_dict = wants_dict(module, request)
         if not return_dict and not binding.has_pooler:
             raise Declined("a tuple without pooled output")  # which has one element or two, by transformers' version
-        first_token, all_positions = wanted_of(self.handle)
-        all_positions = all_positions or self._keep_padding
-        hidden, pooled = binding.compute(module, request, first_token, all_positions)
+        first_token, all_positions = getattr(self._wanted, "now", _EVERYTHING)
+        hidden, pooled = binding.compute(module, request, first_token, all_positions or self._keep_padding)
         return self._output(hidden, pooled, return_dict)
 
     def _output(self, hidden: Tensor, pooled: Tensor | None, return_dict: bool) -> Any:
@@ -208,7 +225,7 @@ class BaseState:
                 f"the weights of this model were released (optimize(..., release_weights=True)), and this call needs "
                 f"them ({reason}): call restore(model) first"
             )
-        note(self.handle, reason)
+        self.declined = reason
         logger.debug("original path: %s", reason)
         if reason != TRAINING and not self.has_warned:
             self.has_warned = True
@@ -220,38 +237,42 @@ class BaseState:
 
     def _trace(self, module: Any, called: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What torch.compile sees: one operator where the fast path may serve, the original forward elsewhere."""
-        names, takes_more, _ = arguments_of(called)
-        request: dict[str, Any] = {**dict(zip(names, args, strict=False)), **kwargs}
-        config = module.config
-        return_dict = wants_dict(module, request)
-        has_pooler = module.pooler is not None
+        try:
+            request = by_name(module, called, args, kwargs)
+        except Declined:
+            return called.forward(module, *args, **kwargs)
+        return_dict, has_pooler = wants_dict(module, request), module.pooler is not None
+        parameters = list(module.parameters())
         dtype = module.embeddings.word_embeddings.weight.dtype
         if (
             torch.compiler._is_exporting_flag  # is_exporting() itself is always True to torch 2.10's Dynamo
-            or len(args) + len(kwargs) != len(request)
             or request.get("input_ids") is None
+            or request.get("inputs_embeds") is not None
             or not (return_dict or has_pooler)
-            or any(v is not None and v is not False and k not in _TRACED for k, v in request.items())
-            or not (takes_more or set(names).issuperset(request))
-            or any(getattr(config, k, False) and request.get(k) is None for k in RECORDED)
-            or module.training
             or torch.is_autocast_enabled("cpu")
-            or any(p.dtype != dtype or p.device.type != "cpu" for p in module.parameters())
-            or (torch.is_grad_enabled() and any(p.requires_grad for p in module.parameters()))
+            or any(p.dtype != dtype or p.device.type != "cpu" for p in parameters)
+            or (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
         ):
             return called.forward(module, *args, **kwargs)
-        hidden, pooled = compiled.base_model(
-            self.handle,
-            request["input_ids"],
-            request.get("attention_mask"),
-            request.get("token_type_ids"),
-            request.get("position_ids"),
-            config.hidden_size,
-            dtype,
-            has_pooler,
-            *self.traced_for,
-        )
-        return self._output(hidden, pooled if has_pooler else None, return_dict)
+        names = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+        outputs = opaque.call(self._handle, [request.get(name) for name in names], [*self.traced_for])
+        return self._output(outputs[0], outputs[1] if has_pooler else None, return_dict)
+
+    def opaque_call(self, module: Any, tensors: Sequence[Tensor | None], flags: Sequence[bool]) -> list[Tensor]:
+        """The last hidden state [N, S, C] and, where there is a pooler, its output, of what `_trace` hands over."""
+        ids, mask, types, positions = tensors
+        with self.wanting((flags[0], flags[1])):
+            outputs = module.forward(input_ids=ids, attention_mask=mask, token_type_ids=types, position_ids=positions)
+        hidden, pooled = self_test.hidden_and_pooled(outputs)
+        if flags[0]:
+            hidden = hidden[:, :1]  # the original path computes the others too
+        return [hidden] if pooled is None else [hidden, pooled]
+
+    def opaque_like(self, module: Any, tensors: Sequence[Any], flags: Sequence[bool]) -> list[Tensor]:
+        (count, length), channels = tensors[0].shape, module.config.hidden_size
+        dtype = module.embeddings.word_embeddings.weight.dtype
+        hidden = tensors[0].new_empty(count, 1 if flags[0] else length, channels, dtype=dtype)
+        return [hidden] if module.pooler is None else [hidden, hidden.new_empty(count, channels)]
 
 
 def _binding_on(device: torch.device) -> type[Any]:

@@ -16,9 +16,8 @@ from .. import _native
 from .architectures import FAMILIES, Family
 from .classes import attach as attach_state
 from .classes import detach, state_of
-from .forward import BaseState, HeadState, original_class
-from .padding import Declined
-from .wanted import noted
+from .forward import NOT_CALLED, BaseState, HeadState, original_class
+from .request import Declined
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -154,22 +153,22 @@ def explain(model: nn.Module, **batch: Any) -> Explanation:
     batch: arguments of the model: it is called with them, once, and what it did is told. Without any: whether ordinary
     inference is served.
     """
-    with noted() as reasons:
-        if batch:
-            model(**batch)
-        models = [(type(base).__name__, *_explained(base, reasons, bool(batch))) for base, _ in _bases(model)]
-    return Explanation(models)
+    if batch:
+        for state in filter(None, map(state_of, model.modules())):
+            state.declined = NOT_CALLED
+        model(**batch)
+    return Explanation([(type(base).__name__, *_explained(base, bool(batch))) for base, _ in _bases(model)])
 
 
-def _explained(base: nn.Module, reasons: dict[int, str | None], called: bool) -> tuple[str | None, dict[str, str]]:
+def _explained(base: nn.Module, called: bool) -> tuple[str | None, dict[str, str]]:
     state = state_of(base)
     if state is None:
         return "it is not optimized", {}
+    reason = state.declined if called else None
     try:
-        layers = state.bind(base).layers()
+        return reason, state.bind(base).layers()
     except Declined as declined:
         return str(declined), {}
-    return reasons.get(state.handle, "it was not called") if called else None, layers
 
 
 def _attach(model: nn.Module, bases: list[tuple[nn.Module, Family]], states: list[BaseState]) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .padding import Declined
-from .wanted import hidden_and_pooled
+from .request import Declined
 
 # Both paths may differ by the root of the rounding unit of the coarser of their dtypes, relative to the largest output:
 # half of the digits. Twelve layers lose two or three decimal digits of float32's seven; what computes something else
@@ -90,3 +89,10 @@ def _error(ours: Any, theirs: Tensor) -> float:
     difference = torch.where(same, 0.0, (ours - theirs).abs())
     largest = theirs.abs().nan_to_num(0.0, 0.0, 0.0).max().clamp_min(1.0)
     return float((difference / largest).max())
+
+
+def hidden_and_pooled(outputs: Any) -> tuple[Any, Any]:
+    """The last hidden state and the pooled output, None without a pooler, out of a base model's tuple or outputs."""
+    if isinstance(outputs, tuple):
+        return outputs[0], outputs[1] if len(outputs) > 1 else None
+    return outputs.last_hidden_state, outputs.pooler_output

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..integration.packed import Linear
+from ..packed import Linear
 from .activations import ACTIVATIONS
 from .config import BLOCK_LAYER_NORM_EPS, SqueezeBertConfig
-from .packing import Packing, packed_module
+from .packing import Packing
 from .parts import Parts, Snapshot, as_built, drops, read_parts
 from .plain import encoder as plain
 
@@ -40,9 +40,12 @@ class GroupedConv1x1(Packing, plain.GroupedConv1x1):
 
     def forward(self, input: Tensor) -> Tensor:
         if self.is_opaque(input):
-            return packed_module(self._handle, self.out_channels, input)
+            return self.opaque(input)
         (weight,) = self.packed_weights([Linear("weight", self.weight, self.bias, self.groups)], input, self.bias)
         return self._compute(input, weight)
+
+    def channels_of(self, input: Any) -> int:
+        return self.out_channels
 
     def _compute(self, input: Tensor, weight: Tensor) -> Tensor:
         return ops.grouped_conv1x1(input, weight, self.bias, self.groups)
@@ -71,6 +74,9 @@ class GroupedConv1x1AddLayerNorm(Packing):
         self.layernorm = nn.LayerNorm(out_channels, eps=eps)
         self.dropout = nn.Dropout(dropout)
 
+    def channels_of(self, input: Any) -> int:
+        return self.conv1d.out_channels
+
     def forward(self, input: Tensor, residual: Tensor) -> Tensor:
         """input: [..., in_channels]. residual: [..., out_channels]."""
         conv, norm, dropout = self.conv1d, self.layernorm, self.dropout
@@ -78,7 +84,7 @@ class GroupedConv1x1AddLayerNorm(Packing):
         if not as_made or drops(dropout) or norm.bias is None:
             return norm(dropout(conv(input)) + residual)
         if self.is_opaque(input, residual):
-            return packed_module(self._handle, conv.out_channels, input, residual)
+            return self.opaque(input, residual)
         linear = Linear("conv1d.weight", conv.weight, conv.bias, conv.groups)
         (weight,) = self.packed_weights([linear], input, residual, conv.bias, norm.weight, norm.bias)
         return ops.grouped_conv1x1_add_layer_norm(
@@ -150,7 +156,7 @@ class SqueezeBertLayer(_Block, plain.SqueezeBertLayer):
         if parts.reason is not None:
             return super().forward(hidden_states, mask, None)[0]
         if self.is_opaque(hidden_states, mask):
-            return packed_module(self._handle, hidden_states.shape[-1], hidden_states, mask, cu_seqlens)
+            return self.opaque(hidden_states, mask, cu_seqlens)
         return ops.encoder_layer(hidden_states, *self.arguments(parts, hidden_states, mask), mask, cu_seqlens)
 
 
@@ -176,7 +182,6 @@ class SqueezeBertEncoder(_Block, plain.SqueezeBertEncoder):
             first = hidden_states[:, 0] if hidden_states.dim() == 3 else hidden_states[:1]
             return first if first_token_only else hidden_states
         if self.is_opaque(hidden_states, mask):
-            channels = hidden_states.shape[-1]
-            return packed_module(self._handle, channels, hidden_states, mask, cu_seqlens, first_token_only)
+            return self.opaque(hidden_states, mask, cu_seqlens, first_token_only=first_token_only)
         arguments = self.arguments(parts, hidden_states, mask)
         return ops.encoder(hidden_states, *arguments, mask, cu_seqlens, first_token_only)

@@ -7,25 +7,21 @@ programs, the kernels' operators stand in the graph, and take the plain weights.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from operator import is_
 from typing import Any
-from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ..integration.packed import Linear, PackedLinears
-
-_modules: WeakValueDictionary[int, Packing] = WeakValueDictionary()
-_handles = itertools.count()
+from .. import opaque
+from ..packed import Linear, Packed
 
 
 class Packing(nn.Module):
     """A module that keeps packed forms of its weights, outside its state and its copies."""
 
-    _packed: PackedLinears | None = None
+    _packed: Packed | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,16 +35,16 @@ class Packing(nn.Module):
         if not all(map(_is_packable, weights)):
             return weights
         packed = self._packed
-        if packed is None or packed.stale or not _same(weights, [linear.weight for linear in packed.linears]):
+        if packed is None or packed.stale or not _same(weights, [item.tensors[0] for item in packed.items]):
             if not all(map(_lasts, weights)):
                 return weights
-            packed = PackedLinears(linears)
+            packed = Packed(linears)
             self._packed = packed
         packed.refresh()
         return packed.packed
 
     def is_opaque(self, *inputs: Tensor | None) -> bool:
-        """Whether the call with these inputs is to be `packed_module` in the graph that is being compiled."""
+        """Whether the call with these inputs is to be `opaque` in the graph that is being compiled."""
         # is_exporting() itself is always True to torch 2.10's Dynamo.
         if not torch.compiler.is_dynamo_compiling() or torch.compiler._is_exporting_flag:
             return False
@@ -64,46 +60,28 @@ class Packing(nn.Module):
         super().__setstate__(state)
         self._register()
 
+    def opaque(self, *inputs: Tensor | None, first_token_only: bool = False) -> Tensor:
+        """The call with these inputs, as one operator."""
+        return opaque.call(self._handle, [*inputs], [first_token_only])[0]
+
+    def channels_of(self, input: Any) -> int:
+        """Of the output."""
+        return input.shape[-1]
+
+    def _opaque_call(self, tensors: Sequence[Tensor | None], flags: Sequence[bool]) -> list[Tensor]:
+        given = (*tensors, *flags)
+        return [self.forward(*given[: self.forward.__code__.co_argcount - 1])]
+
+    def _opaque_like(self, tensors: Sequence[Any], flags: Sequence[bool]) -> list[Tensor]:
+        input, channels = tensors[0], self.channels_of(tensors[0])
+        if not flags[0]:
+            return [input.new_empty(*input.shape[:-1], channels)]
+        cu_seqlens = tensors[2]
+        count = cu_seqlens.shape[0] - 1 if cu_seqlens is not None else input.shape[0] if input.dim() == 3 else 1
+        return [input.new_empty(count, channels)]
+
     def _register(self) -> None:
-        """Takes the number that stands for this module in a graph."""
-        self._handle = next(_handles)
-        _modules[self._handle] = self
-
-
-@torch.library.custom_op(
-    "squeezebert_kernels::packed_module",
-    mutates_args=(),
-    schema="(int handle, SymInt channels, Tensor input, Tensor? other=None, Tensor? cu_seqlens=None, "
-    "bool first_token_only=False) -> Tensor",
-)
-def packed_module(
-    handle: int,
-    channels: int,
-    input: Tensor,
-    other: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    first_token_only: bool = False,
-) -> Tensor:
-    """A call of the module `handle`, whose outputs have `channels` channels. other: its second argument, if any."""
-    forward = _modules[handle].forward
-    given = (input, other, cu_seqlens, first_token_only)
-    with torch.no_grad():
-        return forward(*given[: forward.__code__.co_argcount - 1])
-
-
-@packed_module.register_fake
-def _(
-    handle: int,
-    channels: int,
-    input: Tensor,
-    other: Tensor | None = None,
-    cu_seqlens: Tensor | None = None,
-    first_token_only: bool = False,
-) -> Tensor:
-    if not first_token_only:
-        return input.new_empty(*input.shape[:-1], channels)
-    count = cu_seqlens.shape[0] - 1 if cu_seqlens is not None else input.shape[0] if input.dim() == 3 else 1
-    return input.new_empty(count, channels)
+        self._handle = opaque.register(self)
 
 
 def _is_packable(tensor: Tensor | None) -> bool:

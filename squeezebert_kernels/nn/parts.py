@@ -10,7 +10,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..integration.packed import Linear
+from ..packed import Linear
 from .plain import encoder as plain
 
 _get: Callable[[Mapping[str, Any], str], Any] = dict.get  # type: ignore[assignment]

@@ -50,6 +50,7 @@ def register(library: torch.library.Library, core: Path) -> None:
         "unpack_quantized": _unpacked_quantized,
         "unpack_grouped_conv1x1": _unpacked,
         "pack_encoder_layer": pack_layer,
+        "repack_encoder_layer": lambda *_: None,
         "unpack_encoder_layer": _unpacked_layer,
         "grouped_conv1x1": _convolved,
         "grouped_conv1x1_gelu": _convolved,

@@ -90,6 +90,14 @@ def pack_encoder_layer(
     return _ops.pack_encoder_layer.default(params, groups, eps, attention_dtype)
 
 
+def repack_encoder_layer(packed: Tensor, params: Sequence[Tensor]) -> None:
+    """Writes other values into a layer that `pack_encoder_layer` made, in place, packed as those were.
+
+    params: 16 plain tensors of the shapes that it was packed from.
+    """
+    _ops.repack_encoder_layer.default(packed, params)
+
+
 def unpack_encoder_layer(
     layer: Tensor, channels: int, intermediate_channels: int, groups: Sequence[int]
 ) -> list[Tensor]:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..integration.binding import Binding
-from ..integration.layers import WholeLayers, runs
-from ..integration.packed import Linear
-from ..integration.padding import Declined, RealTokens, real_tokens
 from ..integration.reading import Reading
+from ..integration.request import Declined, tokens_of
+from ..padding import RealTokens
 from .embedding_layer_norm import new_problems
 from .graph import Graphs, Model, Request, launch_model
 from .launch import architecture_of
@@ -78,19 +77,20 @@ class CudaBinding(Binding):
         turns = Turns(self.device)
         with turns.next():
             self.packed: Any = Weights(reading.parameters, dtype, turns)
-        layers = runs(reading.layers, self._form, dtype)
-        if len(layers) > 1 or not isinstance(layers[0], WholeLayers):
+        of = self.packed.of
+        layers = [layer.whole for layer in reading.layers if layer.whole]
+        numbers = [(x.heads, x.eps, layer.groups) for x, layer in zip(reading.layers, layers, strict=False)]
+        if len(layers) < len(reading.layers) or any(each != numbers[0] for each in numbers):
             raise Declined("layers that differ in heads, groups or epsilon, or with modules of another kind")
         self.output_dtype = reading.embedding[0].dtype
         pooler = reading.pooler
-        self._pooler = None if pooler is None else (self._form(pooler), self._form(pooler.bias), 1)
         self.model = Model(
-            embedding=(*map(self._form, reading.embedding[:-1]), reading.embedding[-1]),
-            params=layers[0].params,
-            pooler=None if pooler is None else (self._form(pooler), self._form(pooler.bias)),
-            num_heads=layers[0].heads,
-            groups=layers[0].groups,
-            eps=layers[0].eps,
+            embedding=(*map(of, reading.embedding[:-1]), reading.embedding[-1]),
+            params=[of(tensor) for layer in layers for tensor in layer.tensors],
+            pooler=None if pooler is None or pooler.bias is None else (of(pooler.weight), of(pooler.bias)),
+            num_heads=numbers[0][0],
+            groups=numbers[0][2],
+            eps=numbers[0][1],
         )
         self.graphs = Graphs(self.model, turns)
         weakref.finalize(self, turns.wait)  # before its memory goes back to the allocator
@@ -103,9 +103,6 @@ class CudaBinding(Binding):
     def check_time(device: torch.device) -> None:
         if _is_capturing(device):
             raise Declined("a model that changed before a capture")
-
-    def _form(self, value: Any) -> Tensor:
-        return self.packed.of(value.weight if isinstance(value, Linear) else value)
 
     def compute(
         self, module: Any, request: dict[str, Any], first_token: bool, all_positions: bool
@@ -121,7 +118,7 @@ class CudaBinding(Binding):
         if _is_capturing(self.device):
             return self._padded(request, ids, first_token)
         mask = request.get("attention_mask")
-        tokens = None if mask is None else real_tokens(_on_host(mask), tuple(ids.shape))
+        tokens = None if mask is None else tokens_of(_on_host(mask), tuple(ids.shape))
         if tokens is not None and (all_positions or (self.has_pooler and not tokens.first_is_real)):
             # Someone reads a padded position: compute them all, as the original does.
             return self._padded(request, ids, first_token)

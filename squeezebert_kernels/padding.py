@@ -10,10 +10,6 @@ import torch
 from torch import Tensor
 
 
-class Declined(Exception):
-    """The fast path cannot serve this request. The message says why; the caller takes the original path."""
-
-
 @dataclass(frozen=True)
 class RealTokens:
     """The real tokens of a padded batch [N, S], in order.
@@ -46,26 +42,26 @@ class RealTokens:
 def real_tokens(attention_mask: Any, shape: tuple[int, ...]) -> RealTokens | None:
     """Reads a 0/1 `attention_mask` [N, S] of any dtype with zeros in any pattern; None when it masks nothing.
 
-    Raises Declined for what is no such tensor, for another shape or device, with other values than 0 and 1, or with a
+    Raises ValueError for what is no such tensor, for another shape or device, with other values than 0 and 1, or with a
     sequence that has no real token at all (what comes out of that one depends on the attention implementation).
     """
     if type(attention_mask) is not Tensor:
-        raise Declined(f"attention_mask: a {type(attention_mask).__name__}")
+        raise ValueError(f"attention_mask: a {type(attention_mask).__name__}")
     if attention_mask.device.type != "cpu" or attention_mask.requires_grad or attention_mask.is_complex():
-        raise Declined(f"attention_mask: {attention_mask.dtype} on {attention_mask.device}")
+        raise ValueError(f"attention_mask: {attention_mask.dtype} on {attention_mask.device}")
     if attention_mask.shape != shape:
-        raise Declined(f"attention_mask: shape {tuple(attention_mask.shape)}, not {shape}")
+        raise ValueError(f"attention_mask: shape {tuple(attention_mask.shape)}, not {shape}")
     if attention_mask.dtype == torch.bfloat16:  # which NumPy has not
         attention_mask = attention_mask.float()
     mask = attention_mask.numpy()
     real = np.count_nonzero(mask)
     if mask.dtype != np.bool_ and np.count_nonzero(mask == 1) != real:
-        raise Declined("attention_mask: values other than 0 and 1")
+        raise ValueError("attention_mask: values other than 0 and 1")
     if real == mask.size:
         return None
     lengths = np.count_nonzero(mask, axis=1)
     if not lengths.all():
-        raise Declined("attention_mask: a fully masked sequence")
+        raise ValueError("attention_mask: a fully masked sequence")
     cu_seqlens = np.zeros(shape[0] + 1, dtype=np.int32)
     np.cumsum(lengths, out=cu_seqlens[1:])
     return RealTokens(
