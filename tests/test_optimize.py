@@ -390,6 +390,7 @@ def test_pruned_heads_stay_as_they_are() -> None:
     for name in ("query", "key", "value"):
         setattr(attention.self, name, torch.nn.Linear(48, 24))
     attention.output.dense = torch.nn.Linear(24, 48)
+    attention.self.num_attention_heads, attention.self.all_head_size = 2, 24
     inputs = inputs_of("BertModel", MASKS["right"])
     expected = model(**inputs).last_hidden_state
     with pytest.warns(UserWarning, match=r"attention.self.query does not keep the number of channels"):

@@ -67,11 +67,7 @@ def test_what_the_kernels_decline_at_run_time(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["SqueezeBertModel", "BertModel"])
 def test_training(name: str) -> None:
-    model = optimize(small(name)).train()
-    model.config.hidden_dropout_prob = 0.0
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    model = optimize(small(name, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)).train()
     request = inputs(9)
     graph = compiled(model)
     graph(**request).last_hidden_state.sum().backward()
