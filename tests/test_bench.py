@@ -73,7 +73,7 @@ def test_all_implementations_stand_side_by_side() -> None:
 
 def test_every_operator_of_inference_has_a_benchmark() -> None:
     listing = run_bench("--collect-only", "--impl", "squeezebert")
-    prepare = ("pack_", "quantize_", "unpack_")
+    prepare = ("pack_", "quantize_", "repack_", "unpack_")
     operators = [name for name in ops.__all__ if not name.startswith(prepare) and not name.endswith("_training")]
     assert "grouped_ffn" in operators
     assert [name for name in operators if f"::bench_{name}[" not in listing] == []
