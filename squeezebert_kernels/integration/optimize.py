@@ -23,7 +23,12 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def optimize(
-    model: Model, dtype: torch.dtype = torch.float32, release_weights: bool = False, keep_padding: bool = False
+    model: Model,
+    dtype: torch.dtype = torch.float32,
+    release_weights: bool = False,
+    keep_padding: bool = False,
+    training: bool = False,
+    recompute: bool = False,
 ) -> Model:
     """Makes `model` run on this library's kernels, in place, and returns it. `restore(model)` undoes it.
 
@@ -61,11 +66,27 @@ def optimize(
     says `restore(model)`; loading a state_dict, moving to another dtype or device, and changed layers bring them back
     for good. On the CPU in float32 only.
     keep_padding: computes padded positions as the original does, for who reads them.
+    training: the encoder's layers run forward and backward on the kernels, in train and eval mode, on the CPU in
+    float32, with the model's own parameters, so nothing is packed ahead or can be stale; embeddings, pooler and head
+    stay PyTorch's. What is frozen gets no gradient computed. Dropout draws one seed for each layer and call from
+    torch's generator; without it the loss is the original's to rounding, with it in distribution. Gradients do not
+    depend on the number of threads. A loss over padded positions (labels other than -100 there, question answering)
+    has them computed. For deployment call optimize(model) again.
+    recompute: with training, keeps of each layer nothing but its input, and computes the forward pass again in the
+    backward pass: a third more time. (`gradient_checkpointing_enable()` of BERT does the same.)
 
     Raises TypeError when `model` holds no such model, ValueError for another dtype, for a forward that something else
     has replaced, and for weights that cannot be released; `model` is then as it was before. Warns when a model stays on
     its original path (an activation other than the exact GELU, a decoder, a machine without SIMD kernels).
     """
+    if training:
+        _check_training(dtype, release_weights)
+        from ..training.attach import optimize_for_training
+
+        optimize_for_training(model, recompute, keep_padding)
+        return model
+    if recompute:
+        raise ValueError("recompute: expected False without training=True, got True")
     bases = list(_bases(model))
     if not bases:
         raise TypeError(
@@ -179,6 +200,13 @@ def _attach(model: nn.Module, bases: list[tuple[nn.Module, Family]], states: lis
             if name is not None and (first_token or family.computes(original_class(head), family.token_heads)):
                 attach_state(head, HeadState(name, first_token))
         attach_state(base, state)
+
+
+def _check_training(dtype: torch.dtype, release_weights: bool) -> None:
+    if dtype != torch.float32:
+        raise ValueError(f"dtype: expected torch.float32 with training=True, whose weights change, got {dtype}")
+    if release_weights:
+        raise ValueError("release_weights: expected False with training=True, which needs the originals, got True")
 
 
 def _check_options(bases: list[nn.Module], dtype: torch.dtype, release_weights: bool) -> None:
