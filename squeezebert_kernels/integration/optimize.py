@@ -94,6 +94,9 @@ def optimize(
             f"{type(model).__name__}"
         )
     _check_options([base for base, _ in bases], dtype, release_weights)
+    for module in model.modules():
+        if not isinstance(state_of(module), (BaseState, HeadState)):  # optimized for training before, if at all
+            detach(module)
     _check_forwards(model)
     if _only_scalar():
         warnings.warn(
