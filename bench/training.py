@@ -1,6 +1,6 @@
 """Step time of fine-tuning: a classifier's forward, backward and fused AdamW step, ours beside transformers eager.
 
-    python bench/bench_training.py [--rounds 3] [--threads 1] [--workload full text] [--peer ours squeezebert bert]
+    python bench/training.py [--rounds 3] [--threads 1] [--workload full text] [--peer ours squeezebert bert]
 
 One process, base size, dropout 0.1, random weights. Peers take turns, step by step; the best step of each counts, in
 CPU time of the process (wall time with more threads), so that a busy machine does not decide. `full`: 8 sequences of
@@ -73,7 +73,7 @@ def now() -> float:
 def peak_memory(peer: str, workload: str) -> float:
     """Mebibytes by which two steps of the peer raise the peak of a process of their own."""
     code = (
-        "import resource, sys; sys.path.insert(0, 'bench'); import bench_training as b; import torch;"
+        "import resource, sys; sys.path.insert(0, 'bench'); import training as b; import torch;"
         "torch.set_num_threads(1); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         f"step = b.stepper({peer!r}, b.LENGTHS[{workload!r}]); step(); step();"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
