@@ -45,7 +45,7 @@ class HuggingFace(TorchPeer):
     @classmethod
     def reason_to_skip(cls, contest: Contest, dtype: str) -> str | None:
         if dtype == "bfloat16" and not cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"}:
-            return "this CPU has no bfloat16 instructions, and PyTorch would emulate them"
+            return "no bfloat16 in this CPU; PyTorch would emulate it"
         return super().reason_to_skip(contest, dtype)
 
     def __init__(self, contest: Contest, dtype: str) -> None:

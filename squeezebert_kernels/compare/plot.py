@@ -41,10 +41,12 @@ def save_plot(results: Results, path: Path) -> None:
     _draw_roofline(figure.add_subplot(grid[:, 1]), results, colors)
     titles = {row.peer: row.title for row in results.rows}
     handles = [plt.Rectangle((0, 0), 1, 1, color=colors[peer]) for peer in titles]
-    figure.legend(handles, titles.values(), loc="lower center", ncols=4, frameon=False, bbox_to_anchor=(0.5, 0.05))
+    inch = 1 / figure.get_figheight()
+    place = (0.5, 0.3 * inch)
+    figure.legend(handles, titles.values(), loc="lower center", ncols=4, frameon=False, bbox_to_anchor=place)
     caption = textwrap.fill(conditions(results).replace("`", ""), 220)
-    figure.text(0.5, 0.03, caption, ha="center", va="center", fontsize=6.5)
-    figure.tight_layout(rect=(0, 0.14 * HEIGHT / figure.get_figheight(), 1, 1))
+    figure.text(0.5, 0.2 * inch, caption, ha="center", va="center", fontsize=6.5)
+    figure.tight_layout(rect=(0, 1.1 * inch, 1, 1))
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

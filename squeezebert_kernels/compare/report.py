@@ -74,7 +74,9 @@ def markdown(results: Results) -> str:
             lines.append(_line(f"*{dtype}*", [""] * len(workloads)))
         lines += _section(results, dtype)
     notes = [describe_workload(results, name) for name in workloads if len(set(results.lengths[name])) > 1]
-    notes += [f"Left out: {title}: {reason}" for title, reason in results.skipped.items()]
+    for reason in dict.fromkeys(results.skipped.values()):
+        titles = [title for title, other in results.skipped.items() if other == reason]
+        notes.append(f"Left out: {'; '.join(titles)}: {reason}")
     return "\n".join([*lines, "", *(f"{note}.  " for note in notes), f"{conditions(results)}.", ""])
 
 

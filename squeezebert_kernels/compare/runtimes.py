@@ -82,7 +82,7 @@ class OpenVino(Runtime):
         import openvino
 
         if cls.CAPABILITIES[dtype] not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            return f"has no {dtype} on this CPU, and would compute in float32"
+            return f"no {dtype} in this CPU; OpenVINO would compute in float32"
         return None
 
     @classmethod
