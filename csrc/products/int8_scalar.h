@@ -15,7 +15,7 @@ struct Tile {
 constexpr int kStep = 1;
 
 using Element = int8_t;
-using Left = int16_t;
+using Left = int32_t;  // not int16_t, behind an odd number of which a scale would lie askew
 constexpr int kKGroup = 1;
 constexpr int kTailBytes = Tile::kColumns * sizeof(float);
 constexpr bool kQuantized = true;
