@@ -73,7 +73,7 @@ class TorchCompile(TorchPeer):
         super().__init__(contest, dtype)
         self.model = copy.deepcopy(contest.model)
         family = FAMILY_OF[contest.model.config.model_type]
-        for layer in self.model.encoder.get_submodule(family.layers).children():
+        for layer in self.model.get_submodule(family.layers).children():
             layer.forward = torch.compile(layer.forward, dynamic=True)
 
 
