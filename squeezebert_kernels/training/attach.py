@@ -52,7 +52,7 @@ def _encoders(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
         for family in FAMILIES:
             if family.computes(original_class(module), (family.base,)):
                 encoder: Any = module.encoder
-                if family.computes(type(encoder), (family.encoder,)) and family.modules[0].startswith("transformers."):
+                if family.knows(type(encoder)) and family.modules[0].startswith("transformers."):
                     yield encoder, family
 
 

@@ -31,16 +31,15 @@ class TrainedLayer:
 
 def read_layers(encoder: nn.Module, family: Family) -> list[TrainedLayer]:
     """Every layer of `encoder`. Raises Untrainable for one that computes something else than its class says."""
-    layers = getattr(encoder, family.layers)
-    return [_read(layer, family, f"encoder.{family.layers}.{index}") for index, layer in enumerate(layers)]
+    layers: Any = encoder.get_submodule(family.layers.removeprefix("encoder."))
+    return [_read(layer, family, f"{family.layers}.{index}") for index, layer in enumerate(layers)]
 
 
 def _read(layer: nn.Module, family: Family, where: str) -> TrainedLayer:
-    blocks = {path: _at(layer, path) for path in family.blocks}
-    for path, names in family.blocks.items():
-        _check_class(blocks[path], family, names, f"{where}.{path}" if path else where)
-    block, name = family.activation
-    _check_activation(getattr(blocks[block], name), f"{where}.{block}.{name}")
+    for path, module in layer.named_modules():
+        if not path.startswith(family.activation):
+            _check_known(module, family, f"{where}.{path}".rstrip("."))
+    _check_activation(_at(layer, family.activation), f"{where}.{family.activation}")
     params: list[Tensor] = []
     groups, eps = [], set()
     for index, path in enumerate(family.linears):
@@ -50,15 +49,15 @@ def _read(layer: nn.Module, family: Family, where: str) -> TrainedLayer:
         if index in (3, 5):  # what ends in a LayerNorm
             path = family.norms[index == 5]
             norm = _at(layer, path)
-            _check_class(norm, family, family.norm_class, f"{where}.{path}")
             params += [_parameter(norm, "weight", f"{where}.{path}"), _parameter(norm, "bias", f"{where}.{path}")]
             eps.add(norm.eps)
     if len(eps) > 1:
         raise Untrainable(f"{where}: LayerNorms with different epsilons")
-    attention, *hidden = (_dropout(_at(layer, path), f"{where}.{path}") for path in family.dropouts)
+    parents = [family.linears[index].rpartition(".")[0] for index in (0, 3, 5)]
+    attention, *hidden = (_dropout(_at(layer, f"{path}.dropout"), f"{where}.{path}.dropout") for path in parents)
     if hidden[0] != hidden[1]:
         raise Untrainable(f"{where}: dropout of {hidden[0]} and {hidden[1]}, not the same after both blocks")
-    heads = getattr(_at(layer, family.linears[0].rpartition(".")[0]), family.heads)
+    heads = getattr(_at(layer, parents[0]), family.heads)
     recompute = bool(getattr(layer, "gradient_checkpointing", False)) and layer.training
     return TrainedLayer(params, heads, groups, eps.pop(), hidden[0], attention, recompute)
 
@@ -69,9 +68,9 @@ def _at(module: nn.Module, path: str) -> Any:
     return module
 
 
-def _check_class(module: nn.Module, family: Family, names: str, where: str) -> None:
-    if not any(type(module) is family.named(name) for name in names.split()):
-        raise Untrainable(f"{where} is a {type(module).__name__}, not a {names}")
+def _check_known(module: nn.Module, family: Family, where: str) -> None:
+    if not family.knows(type(module)) and type(module) is not family.named(family.linear):
+        raise Untrainable(f"{where} is a {type(module).__name__}, not a module of {family.base}")
     if module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or "forward" in vars(module):
         raise Untrainable(f"{where} has hooks, or a forward of its own")
 
@@ -83,7 +82,8 @@ def _check_activation(act: Any, where: str) -> None:
 
 
 def _linear(module: nn.Module, family: Family, where: str) -> list[Tensor]:
-    _check_class(module, family, family.linear_class, where)
+    if type(module) is not family.named(family.linear):
+        raise Untrainable(f"{where} is a {type(module).__name__}, not a {family.linear}")
     if isinstance(module, nn.Conv1d) and (module.kernel_size, module.stride, module.padding) != ((1,), (1,), (0,)):
         raise Untrainable(f"{where} is not a position-wise convolution")
     return [_parameter(module, "weight", where), _parameter(module, "bias", where)]
@@ -99,8 +99,8 @@ def _parameter(module: nn.Module, name: str, where: str) -> Tensor:
 
 
 def _dropout(module: nn.Module, where: str) -> float:
-    if type(module) is not nn.Dropout or module._forward_hooks or module._forward_pre_hooks:
-        raise Untrainable(f"{where} is a {type(module).__name__}, or has hooks")
+    if type(module) is not nn.Dropout:
+        raise Untrainable(f"{where} is a {type(module).__name__}, not a Dropout")
     if not module.training:
         return 0.0
     if module.p >= 1.0:
