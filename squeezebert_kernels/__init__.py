@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for those who read instead of run
     from .integration.optimize import optimize as optimize
     from .integration.optimize import refresh as refresh
     from .integration.optimize import restore as restore
+    from .integration.report import quantization_report as quantization_report
     from .nn.config import SqueezeBertConfig as SqueezeBertConfig
     from .nn.models import SqueezeBertForMaskedLM as SqueezeBertForMaskedLM
     from .nn.models import SqueezeBertForMultipleChoice as SqueezeBertForMultipleChoice
@@ -22,6 +23,8 @@ if TYPE_CHECKING:  # what __getattr__ gives, for those who read instead of run
     from .nn.models import SqueezeBertForSequenceClassification as SqueezeBertForSequenceClassification
     from .nn.models import SqueezeBertForTokenClassification as SqueezeBertForTokenClassification
     from .nn.models import SqueezeBertModel as SqueezeBertModel
+    from .nn.packed_file import load_packed as load_packed
+    from .nn.packed_file import save_packed as save_packed
     from .numpy import release_memory as release_memory
 
 __version__ = "0.1.0"
@@ -32,6 +35,9 @@ _LAZY = {
     "restore": "integration.optimize",
     "refresh": "integration.optimize",
     "explain": "integration.optimize",
+    "quantization_report": "integration.report",
+    "save_packed": "nn.packed_file",
+    "load_packed": "nn.packed_file",
     "release_memory": "numpy",
     "SqueezeBertConfig": "nn.config",
     "SqueezeBertModel": "nn.models",

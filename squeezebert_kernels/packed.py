@@ -64,11 +64,15 @@ class Linear:
 
 @dataclass(frozen=True)
 class Layer:
-    """An encoder layer: six linears in the operators' order, weight and bias of both LayerNorms, eps."""
+    """An encoder layer: six linears in the operators' order, weight and bias of both LayerNorms, eps.
+
+    attention: the dtype of the products between them.
+    """
 
     linears: list[Linear]
     norms: list[Tensor]
     eps: float
+    attention: torch.dtype = torch.float32
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -92,13 +96,13 @@ class Layer:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        return (self.eps, *(linear.kind for linear in self.linears))
+        return (self.eps, self.attention, *(linear.kind for linear in self.linears))
 
     def pack(self, tensors: Sequence[Tensor]) -> Tensor:
         params = [tensor.float() for tensor in tensors]
         for slot, linear in zip((0, 2, 4, 6, 10, 12), self.linears, strict=True):
             params[slot] = linear.pack([tensors[slot]])
-        return ops.pack_encoder_layer(params, self.groups, self.eps)
+        return ops.pack_encoder_layer(params, self.groups, self.eps, self.attention)
 
     def repack(self, packed: Tensor, tensors: Sequence[Tensor]) -> None:
         ops.repack_encoder_layer(packed, [tensor.float() for tensor in tensors])

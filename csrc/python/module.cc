@@ -64,6 +64,8 @@ double MeasurePeak(double seconds, const std::string& format_name) {
 
 void BindMachine(py::module_& module) {
   module.def("version", &squeezebert_version, R"("major.minor.patch" of the compiled library.)");
+  module.def("numerics", &squeezebert_numerics,
+             "SQUEEZEBERT_NUMERICS of the compiled library: results of the same number have the same bits.");
   module.def("isas", &Isas, "The instruction sets that this CPU can run, best first.");
   module.def("active_isa", &ActiveIsa, R"(The instruction set in use.
 

@@ -100,7 +100,7 @@ class Binding:
             # Someone reads a padded position: compute them all, as the original does.
             tokens, mask = None, request["attention_mask"].bool()[:, None, None, :]
         with torch._C._AutoDispatchBelowAutograd():  # nobody wants a gradient, so autograd need not look
-            rows = self._embed(module, request)
+            rows = self.embed(module, request)
             if tokens is not None:
                 rows = tokens.take(rows)
             cu_seqlens = None if tokens is None else tokens.cu_seqlens
@@ -109,7 +109,7 @@ class Binding:
             rows = self._runs[-1].run(rows, mask, cu_seqlens, first_token)
             return self._finish(rows, tokens, first_token)
 
-    def _embed(self, module: Any, request: dict[str, Any]) -> Tensor:
+    def embed(self, module: Any, request: dict[str, Any]) -> Tensor:
         """The embeddings' output [N, S, C]. Padding included: what is wrong with its ids is an error all the same."""
         ids = request.get("input_ids")
         types, positions = request.get("token_type_ids"), request.get("position_ids")
@@ -166,7 +166,7 @@ class _MixedLayer:
     def run(self, rows: Tensor, mask: Tensor | None, cu_seqlens: Tensor | None, first_token: bool) -> Tensor:
         """[N, S, C], without cu_seqlens."""
         query, key, value = (self._linear(index, rows) for index in range(3))
-        context = _ops.attention.default(query, key, value, self._layer.heads, mask)
+        context = _ops.attention.default(query, key, value, self._layer.heads, mask, None, self._layer.attention)
         if first_token:
             context, rows = context[:, 0], rows[:, 0]
         rows = self._norm(0, self._linear(3, context) + rows)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _global_forward_hooks
 
 from .. import opaque
+from ..precision import Precision
 from . import self_test
 from .architectures import Family
 from .binding import Binding
@@ -84,11 +85,11 @@ _EVERYTHING = (False, False)  # what is wanted of a base: the first token only, 
 
 
 class BaseState:
-    """Of a base model of `family`; dtype, keep_padding: as in `optimize`."""
+    """Of a base model of `family`; precision, keep_padding: as in `optimize`."""
 
-    def __init__(self, family: Family, dtype: torch.dtype, keep_padding: bool) -> None:
-        self.options = (family, dtype, keep_padding)
-        self._family, self._dtype, self._keep_padding = family, dtype, keep_padding
+    def __init__(self, family: Family, precision: Precision, keep_padding: bool) -> None:
+        self.options = (family, precision, keep_padding)
+        self.family, self.precision, self._keep_padding = family, precision, keep_padding
         self._output_class = family.output_class()
         self._handle = -1
         self.traced_for = _EVERYTHING
@@ -149,12 +150,12 @@ class BaseState:
         self.give_back()
         previous, self._binding = self._binding, None
         called: Any = original_class(module)
-        reading = Reading(module, called, self._family, self._dtype)
+        reading = Reading(module, called, self.family, self.precision)
         try:
             reading.read()
-            binding = kind(reading, self._dtype, previous if type(previous) is kind else None)
+            binding = kind(reading, self.precision.dtype, previous if type(previous) is kind else None)
             if previous is None or not (previous.reading.same_modules() and previous.reading.keeps_dtypes()):
-                self_test.check(module, called.forward, binding, self._dtype)
+                self_test.check(module, called.forward, binding, self.precision)
             else:  # other parameters in the same modules
                 binding.output_dtype = previous.output_dtype
         except Declined as declined:
@@ -204,7 +205,7 @@ class BaseState:
         binding = self.bind(module)
         check_mode(binding, request)
         check_given(request, binding.device)
-        if self._family.warns_about_padding:
+        if self.family.warns_about_padding:
             warn_about_padding(module, request)
         return_dict = wants_dict(module, request)
         if not return_dict and not binding.has_pooler:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from .. import _native
+from ..packed import FLOATS
+from ..precision import Dtype, Precision
 from .architectures import FAMILIES, Family
 from .classes import attach as attach_state
 from .classes import detach, state_of
@@ -21,14 +23,17 @@ from .request import Declined
 
 Model = TypeVar("Model", bound=nn.Module)
 
+_FLOAT32 = Precision()
+
 
 def optimize(
     model: Model,
-    dtype: torch.dtype = torch.float32,
+    dtype: Dtype = torch.float32,
     release_weights: bool = False,
     keep_padding: bool = False,
     training: bool = False,
     recompute: bool = False,
+    keep: Mapping[str, Dtype] | None = None,
 ) -> Model:
     """Makes `model` run on this library's kernels, in place, and returns it. `restore(model)` undoes it.
 
@@ -57,14 +62,21 @@ def optimize(
     anywhere) is not computed: hidden states there are zeros, where the original has values without meaning. Heads that
     read only the first token do not compute the others' last layer.
 
-    dtype: what the kernels compute in, whatever the model's own dtype: torch.float32 or torch.float16, on CUDA
-    torch.bfloat16 too. On the CPU float16 is what weights are packed as, in half the memory, and what attention's keys
-    and values are rounded to; Arm cores with float16 arithmetic multiply in it too. What exceeds 65504 there becomes
-    infinite, as after `.half()`.
+    dtype: what the kernels compute in, whatever the model's own dtype: torch.float32, torch.float16 or torch.bfloat16,
+    on the CPU also torch.int8, or the name of one ("int8"). On the CPU it is what weights and attention's keys and
+    values are packed as, in a half or a quarter of the memory. Cores that multiply 16-bit formats faster than float32
+    do; others widen. float16 makes infinite what exceeds 65504. int8 quantizes activations too, each token's channels
+    of a group and each query with a scale of its own, found on the way: nothing is to be calibrated, and results are
+    the same bits on every CPU, in any batch. NaN or infinity in such a row makes all that it gives NaN. Softmax, GELU,
+    LayerNorm, residuals, embeddings, inputs and outputs stay float32. `quantization_report` tells what it costs.
+    keep: parts of layers in another dtype than that, by name: {"layer.11.output": torch.bfloat16}. The parts are
+    query, key, value, attention, post_attention, intermediate and output; a name without its layer is of all layers
+    ({"attention": torch.float32}), "layer.0" is all of a layer, "pooler" the pooler, and `*` and `?` stand for others
+    as in file names. Where several fit, the last counts.
     release_weights: frees the originals of the packed weights. Their parameters then read as NaN; `state_dict`,
     `save_pretrained`, copies and pickles still have the values. What needs the originals raises RuntimeError, which
     says `restore(model)`; loading a state_dict, moving to another dtype or device, and changed layers bring them back
-    for good. On the CPU in float32 only.
+    for good. On the CPU and wholly in float32 only.
     keep_padding: computes padded positions as the original does, for who reads them.
     training: the encoder's layers run forward and backward on the kernels, in train and eval mode, on the CPU in
     float32, with the model's own parameters, so nothing is packed ahead or can be stale; embeddings, pooler and head
@@ -75,25 +87,27 @@ def optimize(
     recompute: with training, keeps of each layer nothing but its input, and computes the forward pass again in the
     backward pass: a third more time. (`gradient_checkpointing_enable()` of BERT does the same.)
 
-    Raises TypeError when `model` holds no such model, ValueError for another dtype, for a forward that something else
-    has replaced, and for weights that cannot be released; `model` is then as it was before. Warns when a model stays on
-    its original path (an activation other than the exact GELU, a decoder, a machine without SIMD kernels).
+    Raises TypeError when `model` holds no such model, ValueError for another dtype, for names in `keep` that fit
+    nothing, for a forward that something else has replaced, and for weights that cannot be released; `model` is then as
+    it was before. Warns when a model stays on its original path (an activation other than the exact GELU, a decoder, a
+    machine without SIMD kernels).
     """
+    precision = Precision.of(dtype, keep)
     if training:
-        _check_training(dtype, release_weights)
+        _check_training(precision, release_weights)
         from ..training.attach import optimize_for_training
 
         optimize_for_training(model, recompute, keep_padding)
         return model
     if recompute:
         raise ValueError("recompute: expected False without training=True, got True")
-    bases = list(_bases(model))
+    bases = list(bases_of(model))
     if not bases:
         raise TypeError(
             "model: expected a transformers SqueezeBERT or BERT model, or a module that holds one, got a "
             f"{type(model).__name__}"
         )
-    _check_options([base for base, _ in bases], dtype, release_weights)
+    _check_options(bases, precision, release_weights)
     for module in model.modules():
         if not isinstance(state_of(module), (BaseState, HeadState)):  # optimized for training before, if at all
             detach(module)
@@ -108,7 +122,7 @@ def optimize(
     for base, _ in bases:
         if state_of(base) is not None:
             state_of(base).give_back()
-    states = [BaseState(family, dtype, keep_padding) for _, family in bases]
+    states = [BaseState(family, precision, keep_padding) for _, family in bases]
     for (base, _), state in zip(bases, states, strict=True):
         try:
             binding = state.bind(base)
@@ -144,11 +158,12 @@ def refresh(model: Model) -> Model:
     return model
 
 
-def attach(model: nn.Module) -> None:
+def attach(model: nn.Module, precision: Precision = _FLOAT32) -> None:
     """As `optimize`, but reads nothing yet: weights are packed, and the model tested, at the first call."""
-    bases = list(_bases(model))
+    bases = list(bases_of(model))
+    _check_options(bases, precision, release_weights=False)
     if not _only_scalar():
-        _attach(model, bases, [BaseState(family, torch.float32, False) for _, family in bases])
+        _attach(model, bases, [BaseState(family, precision, False) for _, family in bases])
 
 
 @dataclass(frozen=True)
@@ -181,7 +196,7 @@ def explain(model: nn.Module, **batch: Any) -> Explanation:
         for state in filter(None, map(state_of, model.modules())):
             state.declined = NOT_CALLED
         model(**batch)
-    return Explanation([(type(base).__name__, *_explained(base, bool(batch))) for base, _ in _bases(model)])
+    return Explanation([(type(base).__name__, *_explained(base, bool(batch))) for base, _ in bases_of(model)])
 
 
 def _explained(base: nn.Module, called: bool) -> tuple[str | None, dict[str, str]]:
@@ -205,25 +220,36 @@ def _attach(model: nn.Module, bases: list[tuple[nn.Module, Family]], states: lis
         attach_state(base, state)
 
 
-def _check_training(dtype: torch.dtype, release_weights: bool) -> None:
-    if dtype != torch.float32:
-        raise ValueError(f"dtype: expected torch.float32 with training=True, whose weights change, got {dtype}")
+def _check_training(precision: Precision, release_weights: bool) -> None:
+    for dtype in (precision.dtype, *(dtype for _, dtype in precision.keep)):
+        if dtype != torch.float32:
+            raise ValueError(f"dtype: expected torch.float32 with training=True, whose weights change, got {dtype}")
     if release_weights:
         raise ValueError("release_weights: expected False with training=True, which needs the originals, got True")
 
 
-def _check_options(bases: list[nn.Module], dtype: torch.dtype, release_weights: bool) -> None:
-    on_cuda = any(map(_is_on_cuda, bases))
-    dtypes = (torch.float32, torch.float16, torch.bfloat16) if on_cuda else (torch.float32, torch.float16)
-    if dtype not in dtypes:
-        where = " on CUDA" if on_cuda else ""
-        raise ValueError(f"dtype: expected {' or '.join(map(str, dtypes))}{where}, got {dtype}")
+def _check_options(bases: list[tuple[nn.Module, Family]], precision: Precision, release_weights: bool) -> None:
+    on_cuda = any(_is_on_cuda(base) for base, _ in bases)
+    if on_cuda and precision.dtype not in FLOATS:
+        raise ValueError(f"dtype: expected {' or '.join(map(str, FLOATS))} on CUDA, got {precision.dtype}")
+    if on_cuda and precision.keep:
+        raise ValueError("keep: expected None for a model on CUDA, which computes in one dtype, got names")
     if on_cuda and release_weights:
         raise ValueError("release_weights: expected False for a model on CUDA, whose weights are not packed, got True")
-    if release_weights and dtype != torch.float32:
+    for base, family in bases:
+        precision.check(len(_layers(base, family)), getattr(base, "pooler", None) is not None)
+    if release_weights and precision.dtypes != {torch.float32}:
+        dtype = next(dtype for dtype in (precision.dtype, *precision.dtypes) if dtype != torch.float32)
         raise ValueError(
             f"release_weights: expected False with dtype={dtype}, whose packed weights are rounded, got True"
         )
+
+
+def _layers(base: nn.Module, family: Family) -> Any:
+    try:
+        return base.get_submodule(family.layers)
+    except AttributeError:  # whoever took them away; the model will be declined
+        return ()
 
 
 def _is_on_cuda(base: nn.Module) -> bool:
@@ -261,7 +287,7 @@ def _only_scalar() -> bool:
     return _native.isas() == ["scalar"] and "SQUEEZEBERT_FORCE_ISA" not in os.environ
 
 
-def _bases(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
+def bases_of(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
     """The base models in `model` and their families."""
     for module in model.modules():
         for family in FAMILIES:

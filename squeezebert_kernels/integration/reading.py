@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .._native import unchanged
 from ..packed import FLOATS, Layer, Linear, Writes, reads_as_plain
+from ..precision import LINEARS, POOLER, Precision
 from .architectures import Family
 from .request import Declined
 
@@ -40,23 +41,26 @@ _POSITION_WISE = {"kernel_size": (1,), "stride": (1,), "dilation": (1,), "paddin
 @dataclass(frozen=True)
 class ReadLayer:
     """A layer: six linears in the operators' order, where one that cannot be packed is the module itself; weight and
-    bias of both LayerNorms; the number of heads; eps. token_major: modules take [..., C], not [N, C, S]."""
+    bias of both LayerNorms; the number of heads; eps; what attention is computed in. token_major: modules take
+    [..., C], not [N, C, S]."""
 
     linears: list[Linear | nn.Module]
     norms: list[Tensor]
     heads: int
     eps: float
+    attention: torch.dtype
     token_major: bool
 
     @property
     def whole(self) -> Layer | None:
         """None where a linear is a module."""
         linears = [linear for linear in self.linears if isinstance(linear, Linear)]
-        return Layer(linears, self.norms, self.eps) if len(linears) == len(self.linears) else None
+        return Layer(linears, self.norms, self.eps, self.attention) if len(linears) == len(self.linears) else None
 
 
 class Reading:
-    """A base model of `family` with the original forward of class `called`. dtype: what its weights are packed as.
+    """A base model of `family` with the original forward of class `called`. precision: what its weights
+    are packed as.
 
     `read` finds: embedding, the three tables, weight and bias of the LayerNorm, and eps. layers. pooler, or None.
     foreign: which linears run as their own modules, and why. parameters: all that the fast path reads. It raises
@@ -69,8 +73,8 @@ class Reading:
     pooler: Linear | None
     _unhooked_at = -1
 
-    def __init__(self, base: nn.Module, called: type[nn.Module], family: Family, dtype: torch.dtype) -> None:
-        self._family, self._dtype = family, dtype
+    def __init__(self, base: nn.Module, called: type[nn.Module], family: Family, precision: Precision) -> None:
+        self._family, self._precision = family, precision
         self.device = next(base.parameters()).device
         self.parameters: list[Tensor] = []
         self.foreign: dict[str, str] = {}
@@ -210,11 +214,11 @@ class Reading:
         if not count:
             raise Declined("an encoder without layers")
         self.names = [f"{self._family.layers}.{index}" for index in range(count)]
-        self.layers = [self._layer(name) for name in self.names]
+        self.layers = [self._layer(index, name) for index, name in enumerate(self.names)]
         if not any(isinstance(linear, Linear) for layer in self.layers for linear in layer.linears):
             path, reason = next(iter(self.foreign.items()))
             raise Declined(f"{path} {reason}, and so are all others")
-        self.pooler = self._linear("pooler.dense") if "pooler" in self._modules else None
+        self.pooler = self._linear("pooler.dense", POOLER) if "pooler" in self._modules else None
 
     def _check_config(self) -> None:
         for name in ("is_decoder", "is_causal", "add_cross_attention"):
@@ -261,9 +265,12 @@ class Reading:
             raise Declined(f"{path}.{name}: {value.dtype} on {value.device}")
         return value
 
-    def _layer(self, name: str) -> ReadLayer:
+    def _layer(self, index: int, name: str) -> ReadLayer:
         self._check_activation(name)
-        linears = [self._linear_or_module(f"{name}.{path}") for path in self._family.linears]
+        linears = [
+            self._linear_or_module(f"{name}.{path}", f"layer.{index}.{part}")
+            for part, path in zip(LINEARS, self._family.linears, strict=True)
+        ]
         for linear in linears[:4]:
             if isinstance(linear, Linear) and linear.weight.shape[0] != linear.weight.shape[1] * linear.groups:
                 raise Declined(f"{linear.name} does not keep the number of channels")  # heads were pruned
@@ -272,7 +279,8 @@ class Reading:
             raise Declined(f"{name}: LayerNorms with different epsilons")
         heads = self._heads(f"{name}.{self._family.linears[0].rpartition('.')[0]}", norms[0][0].shape[0])
         token_major = self._family.linear != "Conv1d"
-        return ReadLayer(linears, [*norms[0][:2], *norms[1][:2]], heads, norms[0][2], token_major)
+        attention = self._precision.dtype_of(f"layer.{index}.attention")
+        return ReadLayer(linears, [*norms[0][:2], *norms[1][:2]], heads, norms[0][2], attention, token_major)
 
     def _heads(self, path: str, channels: int) -> int:
         attention = vars(self._module(path))
@@ -295,16 +303,18 @@ class Reading:
         if function is not F.gelu and not (type(act) is nn.GELU and act.approximate == "none"):
             raise Declined(f"{path}: expected the exact GELU, got {act}")
 
-    def _linear_or_module(self, path: str) -> Linear | nn.Module:
-        return self._module(path) if path in self.foreign else self._linear(path)
+    def _linear_or_module(self, path: str, part: str) -> Linear | nn.Module:
+        return self._module(path) if path in self.foreign else self._linear(path, part)
 
-    def _linear(self, path: str) -> Linear:
+    def _linear(self, path: str, part: str) -> Linear:
+        """part: what `Precision` calls it."""
         module = self._module(path)
         numbers = [getattr(module, name, own) for name, own in _POSITION_WISE.items()]
         if isinstance(module, nn.Conv1d) and numbers != list(_POSITION_WISE.values()):
             raise Declined(f"{path} is not a position-wise convolution")
         groups = vars(module).get("groups", 1)
-        return Linear(path, self._value(path, "weight"), self._value(path, "bias"), groups, self._dtype)
+        dtype = self._precision.dtype_of(part)
+        return Linear(path, self._value(path, "weight"), self._value(path, "bias"), groups, dtype)
 
     def _norm(self, path: str) -> tuple[Tensor, Tensor, float]:
         return self._value(path, "weight"), self._value(path, "bias"), vars(self._module(path))["eps"]

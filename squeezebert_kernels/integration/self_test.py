@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..precision import Precision
 from .request import Declined
 
 # Both paths may differ by the root of the rounding unit of the coarser of their dtypes, relative to the largest output:
@@ -18,10 +19,10 @@ _DIGITS_KEPT = 0.5
 _TOKENS = 4
 
 
-def check(module: nn.Module, original: Callable[..., Any], binding: Any, dtype: torch.dtype) -> None:
+def check(module: nn.Module, original: Callable[..., Any], binding: Any, precision: Precision) -> None:
     """Raises Declined, which says by how much, unless `binding` computes what `original(module, ...)` does.
 
-    dtype: what the kernels compute in. Calls no hook, draws no random number, and leaves `module` as it is.
+    precision: what the kernels compute in. Calls no hook, draws no random number, and leaves `module` as it is.
     """
     request = _request(binding.reading.embedding)
     device = request["input_ids"].device
@@ -52,12 +53,18 @@ def check(module: nn.Module, original: Callable[..., Any], binding: Any, dtype: 
     errors = [_error(ours[real], hidden[real])]
     if binding.has_pooler:
         errors.append(_error(ours_pooled, pooled))
-    allowed = max(torch.finfo(hidden.dtype).eps, torch.finfo(dtype).eps) ** _DIGITS_KEPT
+    allowed = max(_unit(dtype) for dtype in (hidden.dtype, *precision.dtypes)) ** _DIGITS_KEPT
     if not max(errors) <= allowed:
         raise Declined(
             f"self-test: the kernels differ from the model by {max(errors):.1e} of its largest output (allowed: "
             f"{allowed:.1e}), so it computes something else than its classes say"
         )
+
+
+def _unit(dtype: torch.dtype) -> float:
+    """int8's values err by half of 1/127 of the largest in a row, so it has the unit of 7 bits, less two for rows whose
+    largest value is far above the others."""
+    return 2.0**-5 if dtype == torch.int8 else torch.finfo(dtype).eps
 
 
 def _request(tables: tuple[Tensor, ...]) -> dict[str, Tensor]:

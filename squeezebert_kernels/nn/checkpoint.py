@@ -76,7 +76,7 @@ def read_tensors(folder: Path, allow_pickle: bool = False) -> dict[str, Tensor]:
     Raises FileNotFoundError for a missing file, ValueError for one that is truncated, foreign or refused.
     """
     if (folder / SAFETENSORS).is_file():
-        return _read_safetensors(folder / SAFETENSORS)
+        return read_file(folder / SAFETENSORS)[1]
     if (folder / INDEX).is_file():
         return _read_shards(folder)
     if not (folder / PICKLE).is_file():
@@ -145,7 +145,7 @@ def load_into(model: nn.Module, tensors: Mapping[str, Tensor], config: SqueezeBe
 
 def save(model: nn.Module, config: SqueezeBertConfig, folder: str | Path) -> None:
     """Writes config.json and model.safetensors, as transformers reads them; tied parameters once."""
-    from_torch = _safetensors().save_file
+    from_torch = safetensors().save_file
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name, _ in model.named_parameters()]  # each parameter once
@@ -157,7 +157,8 @@ def save(model: nn.Module, config: SqueezeBertConfig, folder: str | Path) -> Non
     from_torch(tensors, folder / SAFETENSORS, metadata={"format": "pt"})
 
 
-def _safetensors() -> Any:
+def safetensors() -> Any:
+    """The module safetensors.torch. Raises ImportError that says what to install."""
     try:
         import safetensors.torch
     except ImportError as error:
@@ -165,10 +166,15 @@ def _safetensors() -> Any:
     return safetensors.torch
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    load_file = _safetensors().load_file
+def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file. Raises ValueError, which names it, for one that is none."""
+    load_file = safetensors().load_file
     try:
-        return load_file(path)
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return metadata, load_file(path)
     except Exception as error:  # SafetensorError, which derives from Exception
         raise ValueError(f"{path} is truncated, or not a safetensors file: {error}") from error
 
@@ -186,7 +192,7 @@ def _read_shards(folder: Path) -> dict[str, Tensor]:
             raise ValueError(f"{path}: expected file names, got {file!r}")
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder / file} is missing: {path} names it")
-        tensors.update(_read_safetensors(folder / file))
+        tensors.update(read_file(folder / file)[1])
     missing = [f"{name} is not in {file}" for name, file in places.items() if name not in tensors]
     if missing:
         raise ValueError(f"{path}: {_some(missing)}")

@@ -7,13 +7,15 @@ cannot serve (see `squeezebert_kernels.optimize`, whose rules are theirs) runs t
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from ..integration.optimize import attach
+from ..integration.optimize import attach, restore
+from ..precision import Dtype, Precision
 from . import checkpoint
 from .config import SqueezeBertConfig
 from .plain import heads as plain_heads
@@ -32,6 +34,8 @@ __all__ = [
     "SqueezeBertModel",
 ]
 
+HEADS = tuple(name for name in __all__ if name != "SqueezeBertConfig")
+
 logger = logging.getLogger(__name__)
 
 
@@ -45,17 +49,27 @@ class _Pretrained(nn.Module):
         attach(self)
 
     @classmethod
-    def from_pretrained(cls, model: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Self:
-        """The model in the checkpoint `model`, in eval mode, float32, on the CPU.
+    def from_pretrained(
+        cls,
+        model: str | Path,
+        *,
+        revision: str | None = None,
+        allow_pickle: bool = False,
+        dtype: Dtype = torch.float32,
+        keep: Mapping[str, Dtype] | None = None,
+    ) -> Self:
+        """The model in the checkpoint `model`, in eval mode, with float32 parameters, on the CPU.
 
         model: a folder with config.json and model.safetensors (or shards and their index), or a Hub id. revision: of a
         Hub id.
         allow_pickle: takes a pytorch_model.bin too, where there are no safetensors.
+        dtype, keep: what the kernels compute in, as for `squeezebert_kernels.optimize`.
 
         Raises ImportError when safetensors, or for a Hub id huggingface_hub, is not installed; FileNotFoundError for a
         missing file; OSError when a download fails; ValueError, which names the file, field or tensor, for anything
         that does not fit.
         """
+        precision = Precision.of(dtype, keep)
         folder = checkpoint.find(model, revision, allow_pickle)
         config = checkpoint.read_config(folder)
         tensors = checkpoint.read_tensors(folder, allow_pickle)
@@ -64,6 +78,7 @@ class _Pretrained(nn.Module):
         unused = checkpoint.load_into(loaded, tensors, config, folder)
         if unused:
             logger.info("%s: not used by %s: %s", folder, cls.__name__, ", ".join(unused))
+        attach(restore(loaded), precision)
         return loaded.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
