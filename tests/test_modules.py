@@ -16,7 +16,7 @@ from small_models import GROUP_CONFIGURATIONS, hf_config, hf_model, padding_mask
 from squeezebert_kernels.nn import modules
 from squeezebert_kernels.nn.config import SqueezeBertConfig
 from squeezebert_kernels.nn.plain import encoder as plain
-from tolerances import BFLOAT16_WEIGHTS, GRADIENT_PARITY, REFERENCE_PARITY
+from tolerances import BFLOAT16_WEIGHTS, FORMAT_SHARES, GRADIENT_PARITY, REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
 
@@ -300,6 +300,32 @@ def test_functional_calls_use_the_weights_that_they_are_given() -> None:
     for other, output in zip(others, outputs, strict=True):
         assert torch.equal(output, other(x))
         assert torch.equal(torch.func.functional_call(layer, dict(other.named_parameters()), (x,)), other(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, "int8"])
+def test_computing_in_low_precision(dtype: torch.dtype | str) -> None:
+    """Packed as another dtype where no gradient is wanted; the plain weights, and what they give, stay."""
+    share = FORMAT_SHARES[str(dtype).removeprefix("torch.")]
+    hidden, mask = torch.randn(2, 9, 48), padding_mask([9, 4], 9).bool()[:, None, None]
+    named = {name: module for name, (module, _, _) in layers().items() if name != "GroupedConv1d"}
+    for name, module in {**named, "SqueezeBertEncoder": modules.SqueezeBertEncoder(config()).eval()}.items():
+        randomize(module)
+        inputs = (hidden, mask) if name.endswith("Encoder") else (hidden,) * (2 if name.endswith("LayerNorm") else 1)
+        with torch.no_grad():
+            exact = module(*inputs)
+            assert module.computing_in(dtype) is module
+            lower = module(*inputs)
+            difference = (lower - exact).square().mean().sqrt() / exact.square().mean().sqrt()
+            assert 0.0 < difference < share, name
+            for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+                assert torch.equal(other(*inputs), lower), name
+        torch.testing.assert_close(module(*inputs).detach(), exact, **CLOSE)
+        torch.compiler.reset()
+        with torch.no_grad():
+            assert torch.equal(torch.compile(module, fullgraph=True, backend="aot_eager")(*inputs), lower), name
+            assert torch.equal(module.computing_in(torch.float32)(*inputs), exact), name
+    with pytest.raises(ValueError, match=r"dtype: expected torch.float32, .* got 'int4'"):
+        module.computing_in("int4")
 
 
 @torch.no_grad()

@@ -3,7 +3,8 @@
 Layout is token-major ([..., channels]); for Hugging Face's [N, C, W] pass `x.transpose(1, 2)`, whose strides are taken
 as they are. Parameters have the names and shapes of Hugging Face's blocks, so state_dicts fit. Weights are packed at
 the first call that wants no gradient, and again when they change; calls that want one use the plain weights, which the
-operators pack each time (and so does GroupedConv1d in every call).
+operators pack each time (and so does GroupedConv1d in every call). `module.computing_in(torch.int8)` packs them as
+another dtype.
 
 A block is one operator as long as its parts are what it made of them. Where one drops out, was replaced (an adapter, a
 parametrization), given hooks or other numbers than its neighbours, the parts run one by one in plain PyTorch.

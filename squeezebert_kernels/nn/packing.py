@@ -8,24 +8,36 @@ programs, the kernels' operators stand in the graph, and take the plain weights.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import opaque
 from ..packed import Linear, Packed
+from ..precision import Dtype, as_dtype
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Packing(nn.Module):
     """A module that keeps packed forms of its weights, outside its state and its copies."""
 
     _packed: Packed | None = None
+    _dtype = torch.float32
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._register()
+
+    def computing_in(self, dtype: Dtype) -> Self:
+        """Packs weights (and attention's keys and values) as `dtype` from now on, where no gradient is wanted; returns
+        the module. dtype: as for `squeezebert_kernels.optimize`. Parameters, inputs and outputs stay float32."""
+        self._dtype = as_dtype("dtype", dtype)
+        return self
 
     def packed_weights(self, linears: list[Linear], *tensors: Tensor | None) -> list[Tensor]:
         """The weights of `linears` as the operators take them, given the other `tensors` of the call."""
@@ -35,13 +47,17 @@ class Packing(nn.Module):
         if not all(map(_is_packable, weights)):
             return weights
         packed = self._packed
-        if packed is None or packed.stale or not _same(weights, [item.tensors[0] for item in packed.items]):
+        if packed is None or packed.stale or not self._is_of(packed, weights):
             if not all(map(_lasts, weights)):
                 return weights
-            packed = Packed(linears)
+            packed = Packed([replace(linear, dtype=self._dtype) for linear in linears])
             self._packed = packed
         packed.refresh()
         return packed.packed
+
+    def _is_of(self, packed: Packed, weights: Sequence[Tensor]) -> bool:
+        items: Any = packed.items
+        return items[0].dtype == self._dtype and _same(weights, [item.weight for item in items])
 
     def is_opaque(self, *inputs: Tensor | None) -> bool:
         """Whether the call with these inputs is to be `opaque` in the graph that is being compiled."""
