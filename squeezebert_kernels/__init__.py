@@ -15,7 +15,6 @@ if TYPE_CHECKING:  # what __getattr__ gives, for those who read instead of run
     from .integration.optimize import optimize as optimize
     from .integration.optimize import refresh as refresh
     from .integration.optimize import restore as restore
-    from .integration.report import quantization_report as quantization_report
     from .nn.config import SqueezeBertConfig as SqueezeBertConfig
     from .nn.models import SqueezeBertForMaskedLM as SqueezeBertForMaskedLM
     from .nn.models import SqueezeBertForMultipleChoice as SqueezeBertForMultipleChoice
@@ -26,6 +25,7 @@ if TYPE_CHECKING:  # what __getattr__ gives, for those who read instead of run
     from .nn.packed_file import load_packed as load_packed
     from .nn.packed_file import save_packed as save_packed
     from .numpy import release_memory as release_memory
+    from .report import quantization_report as quantization_report
 
 __version__ = "0.1.0"
 
@@ -35,7 +35,7 @@ _LAZY = {
     "restore": "integration.optimize",
     "refresh": "integration.optimize",
     "explain": "integration.optimize",
-    "quantization_report": "integration.report",
+    "quantization_report": "report",
     "save_packed": "nn.packed_file",
     "load_packed": "nn.packed_file",
     "release_memory": "numpy",

@@ -155,3 +155,29 @@ def test_unsupported_architectures_are_named(monkeypatch: pytest.MonkeyPatch) ->
     assert tuning.architecture((9, 0)) == "sm_90"
     assert tuning.architecture((10, 3)) == "sm_100"
     assert tuning.architecture((12, 0)) == "sm_80"
+
+
+def test_int8_is_for_cpus() -> None:
+    given = as_given(ATTENTION, torch.float16)
+    assert torch.equal(call("attention", {**given, "dtype": torch.float16}), call("attention", given))
+    with pytest.raises(
+        ValueError, match=r"dtype: expected None, or torch\.float16 as query is, on CUDA, got torch\.int8"
+    ):
+        call("attention", {**given, "dtype": torch.int8})
+    with pytest.raises(ValueError, match=r"attention_dtype: expected None, or torch\.float32 as input is, on CUDA"):
+        call("grouped_qkv_attention", {**as_given(QKV, torch.float32), "attention_dtype": torch.bfloat16})
+    weight = CONV["weight"].to(DEVICE, torch.float32)
+    for name in ("pack_grouped_conv1x1", "pack_grouped_conv1d"):
+        assert torch.equal(
+            call(name, {"weight": weight, "groups": 2, "dtype": torch.float16}),
+            call(name, {"weight": weight.half(), "groups": 2}),
+        )
+        with pytest.raises(ValueError, match=rf"squeezebert::{name}: dtype: expected .* on CUDA, got torch\.int8"):
+            call(name, {"weight": weight, "groups": 2, "dtype": torch.int8})
+    for name, arguments in (
+        ("quantize_weight", {"weight": weight}),
+        ("pack_quantized", {"values": weight.char(), "scale": weight[:, :1], "groups": 2}),
+        ("unpack_quantized", {"weight": weight.byte(), "in_channels": 12, "groups": 2}),
+    ):
+        with pytest.raises(ValueError, match=rf"squeezebert::{name}: .*: expected a CPU tensor, for int8 is for CPUs"):
+            call(name, arguments)

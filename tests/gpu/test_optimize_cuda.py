@@ -147,8 +147,10 @@ def test_restore_gives_the_original_back() -> None:
 
 
 def test_options_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"dtype: expected torch\.float32 or .* on CUDA, got torch\.float64"):
-        optimize(small("SqueezeBertModel"), dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"dtype: expected torch\.float32 or .* on CUDA, got torch\.int8"):
+        optimize(small("SqueezeBertModel"), dtype="int8")
+    with pytest.raises(ValueError, match="keep: expected None for a model on CUDA, which computes in one dtype"):
+        optimize(small("SqueezeBertModel"), keep={"output": torch.bfloat16})
     with pytest.raises(ValueError, match="release_weights: expected False for a model on CUDA"):
         optimize(small("SqueezeBertModel"), release_weights=True)
 

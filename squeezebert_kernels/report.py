@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import ops
-from ..packed import Layer
-from ..precision import LINEARS, PARTS, Dtype, Precision
-from .classes import state_of
-from .forward import BaseState
-from .optimize import bases_of
-from .request import Declined, tokens_of
+from . import ops
+from .integration.classes import state_of
+from .integration.forward import BaseState
+from .integration.optimize import bases_of
+from .integration.request import Declined, tokens_of
+from .packed import Layer
+from .precision import LINEARS, PARTS, Dtype, Precision
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def quantization_report(
         raise TypeError(f"model: expected a module that holds one SqueezeBERT or BERT model, got one with {len(found)}")
     base, family = found[0]
     state = state_of(base)
-    if dtype is None and keep is None and state is not None and state.precision.dtypes != {torch.float32}:
+    if dtype is None and keep is None and isinstance(state, BaseState) and state.precision.dtypes != {torch.float32}:
         precision = state.precision
     else:
         precision = Precision.of(torch.int8 if dtype is None else dtype, keep)
