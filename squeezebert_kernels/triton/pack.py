@@ -40,7 +40,9 @@ def _pack(op: str, weight: Tensor, groups: int, dtype: torch.dtype | None, any_k
     arguments = Arguments(op, "weight", weight)
     if dtype not in (None, *DTYPES):
         arguments.fail("dtype", f"{' or '.join(map(str, DTYPES))} on CUDA", str(dtype))
-    weight = weight if dtype is None else weight.to(dtype)
+    if dtype is not None:
+        weight = weight.to(dtype)
+        arguments = Arguments(op, "weight", weight)
     linear = arguments.linear(("weight", "bias", "groups"), weight, None, groups, None, any_kernel_size)
     shape = packed_shape(weight)
     packed = torch.zeros(shape, dtype=torch.uint8, device=weight.device)
