@@ -1,9 +1,8 @@
 // GELU and its derivative together, for the backward pass: gelu'(x) = Phi(x) + x phi(x), phi(x) = exp(-x^2 / 2) /
 // sqrt(2 pi).
 //
-// Range: all of float32; either infinity and NaN give NaN. Error of the derivative, absolute: below 3e-7
-// (tests/cpp/unit asks all floats of a fine grid), from Phi (1.7e-7, math/gelu.h) and from exp (1.25 |u| exp(u) 2^-24
-// at u = -x^2 / 2, times x).
+// Range: all of float32; either infinity and NaN give NaN. Error of the derivative, absolute, of all floats: 3.32e-7
+// (at x = 0x1.ac1e54p-8), from Phi (1.7e-7, math/gelu.h) and from exp (1.25 |u| exp(u) 2^-24 at u = -x^2 / 2, times x).
 #pragma once
 
 #include "math/exp.h"
