@@ -12,8 +12,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-ARITHMETIC = re.compile(r"f(mla|mls|mul|add|sub|abs|neg|min|max|rintn|cvtns|cvtn|div|sqrt)l?2?$")
-FMA = re.compile(r"f(mla|mls|madd|msub|nmadd|nmsub|mlal|mlal2|mlsl|mlsl2)$")
+NARROW = r"sdot|smmla|bfmmla|s(mull|mlal)2?"  # products of 8 and 16 bits
+ARITHMETIC = re.compile(rf"(f(mla|mls|mul|add|sub|abs|neg|min|max|rintn|cvtns|cvtn|div|sqrt)l?2?|{NARROW}|sadalp)$")
+FMA = re.compile(rf"(f(mla|mls|madd|msub|nmadd|nmsub|mlal|mlal2|mlsl|mlsl2)|{NARROW})$")
 LOAD = re.compile(r"ld(r|p|1|ur)[a-z]*$")
 STORE = re.compile(r"st(r|p|1|ur)[a-z]*$")
 

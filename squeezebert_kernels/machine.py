@@ -44,6 +44,8 @@ def describe() -> dict[str, str]:
     """
     from squeezebert_kernels import _native
 
+    elsewhere = ("chosen", "forced", "of another instruction set")
+    left_out = {name: why for name, why in _native.product_reasons().items() if why not in elsewhere}
     return {
         "squeezebert_kernels": f"{squeezebert_kernels.__version__} (compiled library {_native.version()})",
         "CPU": cpu_model(),
@@ -51,6 +53,7 @@ def describe() -> dict[str, str]:
         "ISA chosen": _native.active_isa(),
         "products found": ", ".join(_native.products()),
         "products chosen": ", ".join(map(_native.active_product, _native.formats())),
+        "products left out": "; ".join(f"{name}: {why}" for name, why in left_out.items()) or "none",
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "Python": platform.python_version(),

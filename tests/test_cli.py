@@ -32,6 +32,11 @@ def test_info_names_the_installation_and_the_machine(capsys: pytest.CaptureFixtu
     assert fields["squeezebert_kernels"].startswith(squeezebert_kernels.__version__)
     assert fields["ISAs found"].split(", ") == _native.isas()
     assert fields["ISA chosen"] == _native.active_isa()
+    reasons = _native.product_reasons()
+    assert sorted(reasons) == sorted(_native.products())
+    chosen = [_native.active_product(name) for name in _native.formats()]
+    assert [name for name, why in reasons.items() if why == "chosen"] == sorted(chosen)
+    assert all(f"{name}: {why}" in fields["products left out"] for name, why in reasons.items() if "cores" in why)
     assert fields["threads"] == "1"
     assert fields["torch"] == torch.__version__
     assert fields["CPU"]

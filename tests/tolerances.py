@@ -62,18 +62,22 @@ def size_of(values: Any) -> float:
     return max(1.0, math.sqrt((values * values).mean())) if math.prod(values.shape) else 1.0
 
 
+# The products whose instructions multiply numbers of 16 bits, to which they round activations.
+MULTIPLY_NARROW = ("float16_neon_fp16", "bfloat16_avx512_bf16", "bfloat16_neon_bfmmla")
+
+
 def narrow_weights_bound(product: str, *reduction_lengths: int, size: float = 1.0, attentions: int = 0) -> float:
     """The same for a `product` of 16-bit weights, whose exact values both sides read.
 
     product: as `active_product(format)` names it. That of Arm cores that multiply float16 rounds the factors to it
-    and adds up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. All others
-    widen the weights, which is exact, and compute in float32.
+    and adds up to 64 products in it: each errs by a unit of roundoff, float16's, of partial sums of order 1. Those that
+    multiply bfloat16 round the factors. All others widen the weights, which is exact, and compute in float32.
     attentions: how many follow each other. All kernels round keys and values to the format there. A score (a head's
     products of order 1, times 1 / sqrt(head size)) is off by half a unit of roundoff, standard deviation, and so is
     a value: 4 units leave room for both, 6 standard deviations of them.
     """
     roundoff = 2.0**-8 if product.startswith("bfloat16") else 2.0**-11
-    if product == "float16_neon_fp16":
+    if product in MULTIPLY_NARROW:
         return float32_bound(*reduction_lengths, size=size) * roundoff / UNIT_ROUNDOFF
     return float32_bound(*reduction_lengths, size=size) + 4.0 * attentions * roundoff * size
 

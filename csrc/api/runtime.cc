@@ -33,6 +33,8 @@ const char* squeezebert_format_name(squeezebert_format format) { return format_n
 
 const char* squeezebert_product_name(int index) { return index >= 0 ? usable_product(index) : nullptr; }
 
+const char* squeezebert_product_reason(int index) { return index >= 0 ? reason_for_product(index) : nullptr; }
+
 squeezebert_status squeezebert_active_product(squeezebert_format format, const char** name) {
   if (!name) return fail(SQUEEZEBERT_INVALID_ARGUMENT, "name: expected where to put the name, got NULL");
   *name = nullptr;

@@ -75,7 +75,9 @@ SQUEEZEBERT_API const char* squeezebert_version(void);
  * beyond 65504 become infinite.
  *
  * SQUEEZEBERT_BFLOAT16 halves the memory too: weights are rounded to bfloat16, which has float32's range and 8 bits of
- * its 24. Products and sums are float32.
+ * its 24. Where the CPU has instructions for it that are faster than float32's (AVX512-BF16 on Zen 4 and 5), so are the
+ * values they are multiplied with; those instructions round sums in their own way and take denormals for zeros. On all
+ * others products and sums are float32.
  *
  * SQUEEZEBERT_INT8 takes a quarter of the memory: whole numbers from -127 to 127, and a float32 scale for each column
  * (an output channel of one tap, a head's part of a key). The rows that they are multiplied with are quantized while a
@@ -106,8 +108,9 @@ typedef enum squeezebert_format
 SQUEEZEBERT_API const char* squeezebert_format_name(squeezebert_format format);
 
 /* What results are computed with, beyond the formulas: the order of every sum, the polynomials, the roundings. Results
- * of two libraries with the same number have the same bits, on every instruction set (float16: where products are
- * float32), but for the sign and payload of NaNs. A packed weight belongs to the number it was packed with. */
+ * of two libraries with the same number have the same bits, on every instruction set (float16 and bfloat16: where
+ * products are float32), but for the sign and payload of NaNs. A packed weight belongs to the number it was packed
+ * with. */
 #define SQUEEZEBERT_NUMERICS 1
 SQUEEZEBERT_API int32_t squeezebert_numerics(void); /* of the library that runs */
 
@@ -127,6 +130,10 @@ SQUEEZEBERT_API squeezebert_status squeezebert_force_isa(const char* name);
 /* A product is the code that multiplies by right sides of one format: "float32_avx512", "float16_neon_fp16". Those that
  * this CPU can run, best first within a format; NULL for an index past the last. */
 SQUEEZEBERT_API const char* squeezebert_product_name(int index);
+
+/* Why that product is in use for its format or is not, for people to read: "chosen", "forced", "of another instruction
+ * set", "a better one is there", or what speaks against it on this machine. NULL for an index past the last. */
+SQUEEZEBERT_API const char* squeezebert_product_reason(int index);
 
 /* The product in use for a format: the one last forced, else the one that the environment variable
  * SQUEEZEBERT_FORCE_PRODUCT named when a product was first wanted (several have commas between them), else the best one

@@ -43,7 +43,7 @@ struct Candidate {
   const Product* product;
   const RowKernels* isa;
   bool (*runs)();  // on a machine with the instruction set
-  bool (*chosen)();
+  Choice (*chosen)();
 };
 
 #define SQUEEZEBERT_FORMAT(...)
@@ -57,7 +57,8 @@ constexpr Isa kIsas[] = {
 #undef SQUEEZEBERT_PRODUCT
 #define SQUEEZEBERT_ISA(...)
 #define SQUEEZEBERT_PRODUCT(name, architecture, isa, format, header, runs, chosen, ...) \
-  SQUEEZEBERT_ON_##architecture({&name::kProduct, &isa::kRowKernels, [] { return runs; }, [] { return chosen; }}, )
+  SQUEEZEBERT_ON_##architecture(                                                        \
+      {&name::kProduct, &isa::kRowKernels, [] { return runs; }, []() -> Choice { return chosen; }}, )
 constexpr Candidate kCandidates[] = {
 #include "isa/list.inc"
 };
@@ -158,6 +159,16 @@ const char* usable_product(int index) {
   return candidate ? candidate->product->name : nullptr;
 }
 
+const char* reason_for_product(int index) {
+  const Candidate* candidate = product_at(index);
+  if (!candidate) return nullptr;
+  const auto format = candidate->product->format;
+  if (candidate->product == product_for(format)) return g_forced[format].load() ? "forced" : "chosen";
+  if (candidate->isa != row_kernels()) return "of another instruction set";
+  const Choice choice = candidate->chosen();
+  return choice.yes ? "a better one is there" : choice.against;
+}
+
 const RowKernels* row_kernels() {
   if (const RowKernels* isa = g_isa.load(std::memory_order_relaxed)) return isa;
   const char* name = std::getenv("SQUEEZEBERT_FORCE_ISA");
@@ -178,7 +189,7 @@ const Product* product_for(squeezebert_format format) {
   const RowKernels* isa = row_kernels();
   if (!isa) return nullptr;
   for (const Candidate& candidate : kCandidates) {
-    if (candidate.isa == isa && candidate.product->format == format && candidate.runs() && candidate.chosen()) {
+    if (candidate.isa == isa && candidate.product->format == format && candidate.runs() && candidate.chosen().yes) {
       return candidate.product;
     }
   }

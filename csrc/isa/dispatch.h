@@ -24,6 +24,8 @@ const char* format_name(squeezebert_format format);  // null for a number that i
 // The names of those that this machine runs, best first; null past the last.
 const char* usable_isa(int index);
 const char* usable_product(int index);
+// Why that product is in use or not.
+const char* reason_for_product(int index);
 
 // The row kernels in use, and the product in use for a format. Null, with the error set, when SQUEEZEBERT_FORCE_ISA or
 // SQUEEZEBERT_FORCE_PRODUCT names what cannot be used.

@@ -6,6 +6,16 @@
 
 namespace squeezebert::SQUEEZEBERT_UNIT {
 
+// The left side's rows may be interleaved by so many (Tile::kRowsTogether): a tile begins with the first of them.
+template <class Tile>
+constexpr int rows_together() {
+  if constexpr (requires { Tile::kRowsTogether; }) {
+    return Tile::kRowsTogether;
+  } else {
+    return 1;
+  }
+}
+
 inline void multiply_panel(const PanelArgs& a, int64_t rows, const void* next) {
   // The fewest tiles that cover the rows, their heights as even as they can be: 128 rows are 8 x 13 + 2 x 12, not 9 x
   // 14 and a 2 that would run at a seventh of the rate.
@@ -20,9 +30,12 @@ inline void multiply_panel(const PanelArgs& a, int64_t rows, const void* next) {
     const char* tail = reinterpret_cast<const char*>(a.right) + kLayout.tail_at(a.depth);
     for (int line = 0; line < kTailBytes; line += 64) __builtin_prefetch(tail + line, 0, 3);
   }
+  constexpr int64_t kTogether = rows_together<Tile>();
+  const int64_t bundles = (rows + kTogether - 1) / kTogether;
   int64_t row = 0;
   for (int64_t t = 0; t < tiles; ++t) {
-    const int64_t here = rows / tiles + (t < rows % tiles);
+    const int64_t most = (bundles / tiles + (t < bundles % tiles)) * kTogether;
+    const int64_t here = most < rows - row ? most : rows - row;
     tile_of(here, a, row, ahead, ahead_step);
     row += here;
     ahead += ahead_step * (a.depth / kStep);

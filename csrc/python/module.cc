@@ -1,6 +1,8 @@
 // squeezebert_kernels._native: the C API for NumPy arrays, with the names and the order of arguments of
 // torch.ops.squeezebert.*. Weights are packed once, by pack(), which is also where their group count is told.
 
+#include <map>
+
 #include "python/context.h"
 #include "python/operators.h"
 #include "python/unchanged.h"
@@ -30,6 +32,12 @@ std::vector<std::string> Products() {
   std::vector<std::string> names;
   for (int i = 0; const char* name = squeezebert_product_name(i); ++i) names.emplace_back(name);
   return names;
+}
+
+std::map<std::string, std::string> ProductReasons() {
+  std::map<std::string, std::string> reasons;
+  for (int i = 0; const char* name = squeezebert_product_name(i); ++i) reasons[name] = squeezebert_product_reason(i);
+  return reasons;
 }
 
 std::vector<std::string> Formats() {
@@ -72,6 +80,7 @@ void BindMachine(py::module_& module) {
 Raises RuntimeError when SQUEEZEBERT_FORCE_ISA names one that cannot be used.)");
   module.def("formats", &Formats, "The number formats that weights are packed as.");
   module.def("products", &Products, R"(The products, FORMAT_ISA, that this CPU can run, best first within a format.)");
+  module.def("product_reasons", &ProductReasons, "For each of products(), why it is in use for its format or is not.");
   module.def("active_product", &ActiveProduct, py::arg("format") = "float32",
              R"(The product in use for weights of a format, one of formats().
 

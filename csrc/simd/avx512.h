@@ -36,15 +36,6 @@ inline Vec load(const BFloat16* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
 }
-inline void store(BFloat16* p, Vec x) {  // as store_one does it
-  const __m512i bits = _mm512_castps_si512(x.v);
-  const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
-  const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
-  const __m512i quiet = _mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(quiet, 16)));
-}
-
 inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -79,6 +70,18 @@ inline int32_t reduce_max(Ints x) { return _mm512_reduce_max_epi32(x.v); }
 inline Ints magnitude_bits(Vec x) { return {_mm512_castps_si512(abs(x).v)}; }
 inline Vec to_floats(Ints x) { return {_mm512_cvtepi32_ps(x.v)}; }
 inline Ints nearest(Vec x) { return {_mm512_cvtps_epi32(x.v)}; }
+// The bits of the nearest bfloat16s, as store_one makes them.
+inline Ints rounded_to_bfloat16(Vec x) {
+  const __m512i bits = _mm512_castps_si512(x.v);
+  const __m512i even = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), even);
+  const __mmask16 nan = _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q);
+  return {_mm512_srli_epi32(_mm512_mask_or_epi32(rounded, nan, bits, _mm512_set1_epi32(0x400000)), 16)};
+}
+inline void store(BFloat16* p, Vec x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(rounded_to_bfloat16(x).v));
+}
+
 inline Ints join(const Ints (&x)[2]) {
   return {_mm512_mask_blend_epi16(0xaaaaaaaau, x[0].v, _mm512_slli_epi32(x[1].v, 16))};
 }

@@ -37,13 +37,15 @@ inline void store_one(Half* p, float x) {
 }
 
 inline Vec load(const BFloat16* p) { return {vreinterpretq_f32_u32(vshlq_n_u32(vmovl_u16(vld1_u16(&p->bits)), 16))}; }
-inline void store(BFloat16* p, Vec x) {  // as store_one does it
+// The bits of the nearest bfloat16s, as store_one makes them.
+inline uint16x4_t rounded_to_bfloat16(Vec x) {
   const uint32x4_t bits = vreinterpretq_u32_f32(x.v);
   const uint32x4_t even = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
   const uint32x4_t rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), even);
   const uint32x4_t quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
-  vst1_u16(&p->bits, vshrn_n_u32(vbslq_u32(vceqq_f32(x.v, x.v), rounded, quiet), 16));
+  return vshrn_n_u32(vbslq_u32(vceqq_f32(x.v, x.v), rounded, quiet), 16);
 }
+inline void store(BFloat16* p, Vec x) { vst1_u16(&p->bits, rounded_to_bfloat16(x)); }
 
 inline Vec operator+(Vec a, Vec b) { return {vaddq_f32(a.v, b.v)}; }
 inline Vec operator-(Vec a, Vec b) { return {vsubq_f32(a.v, b.v)}; }

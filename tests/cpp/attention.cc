@@ -197,7 +197,7 @@ void test_denormals() {
   });
 }
 
-// Scores far beyond what exp takes: softmax is then a choice of the largest. Rounded to float16, a score of 10^4 errs
+// Scores far beyond what exp takes: softmax is then a choice of the largest. Rounded to 16 bits, a score of 10^4 errs
 // by 4 and more, which makes it another choice.
 void test_large_scores() {
   Problem p({0, 8}, {0, 30}, 2, 16);
@@ -205,7 +205,7 @@ void test_large_scores() {
   for (const float scale : {1.0f, -2.0f, 0.0f}) {
     p.scale = scale;
     for_each_kernels([&] {
-      if (!multiplies_half()) check(p, run(Context(), p));
+      if (!multiplies_half() && !multiplies_bfloat()) check(p, run(Context(), p));
     });
   }
 }

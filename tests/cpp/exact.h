@@ -21,7 +21,9 @@ constexpr double kBFloatRoundoff = 0x1p-8;
 constexpr double kInt8Roundoff = 1.0 / 254;
 
 // Of products and sums.
-inline double unit_roundoff() { return multiplies_half() ? kHalfRoundoff : kFloatRoundoff; }
+inline double unit_roundoff() {
+  return multiplies_half() ? kHalfRoundoff : multiplies_bfloat() ? kBFloatRoundoff : kFloatRoundoff;
+}
 
 // A number as g_format stores it: the nearest of the format's, which are at least 2^-24 (float16) or 2^-133 (bfloat16)
 // apart and end below 2^16 or 2^128.

@@ -246,4 +246,11 @@ inline bool multiplies_half() {
   return strcmp(name, "float16_neon_fp16") == 0;
 }
 
+// The same of bfloat16, of which sums are float32.
+inline bool multiplies_bfloat() {
+  const char* name = "";
+  OK(squeezebert_active_product(g_format, &name));
+  return strcmp(name, "bfloat16_avx512_bf16") == 0 || strcmp(name, "bfloat16_neon_bfmmla") == 0;
+}
+
 }  // namespace tests
