@@ -11,13 +11,13 @@ export SQUEEZEBERT_BUILD_DIR := $(CURDIR)/build/cmake
 SOURCES := $(shell find csrc cmake tests/cpp -type f) CMakeLists.txt setup.py pyproject.toml
 CXX_FILES = $(shell find csrc tests bench -name '*.h' -o -name '*.cc' -o -name '*.c' -o -name '*.inc')
 
-.PHONY: help demo test test-versions sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
+.PHONY: help demo test test-versions test-hugging-face sanitize bench figures gpu-test gpu-bench gpu-compile gpu-tune lint format build clean
 .DEFAULT_GOAL := help
 
 include cmake/arm.mk cmake/avx512.mk
 
 help:  ## list these commands
-	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "make %-17s %s\n", $$1, $$2 }'
 
 demo: $(BUILT)  ## build, then compare this library with its peers on this machine
 	$(BIN)/python -m squeezebert_kernels compare $(ARGS)
@@ -38,6 +38,16 @@ test-versions: $(BUILT)  ## the Python tests on the oldest and on the newest tor
 	  $(BIN)/python tests/versions.py $$versions > $$folder/requirements.txt && \
 	  $$folder/bin/python -m pip install -qq --upgrade --requirement $$folder/requirements.txt && \
 	  $$folder/bin/python -m pytest tests --ignore=tests/gpu $(ARGS) || exit 1; done
+
+# They are in its source distribution alone, of which nothing is built. Their marks are not ours: no --strict-markers.
+test-hugging-face: $(BUILT)  ## transformers' own model tests: with optimized models as without
+	version=$$($(BIN)/python -c 'import transformers; print(transformers.__version__)'); \
+	folder=build/hugging_face/transformers-$$version; \
+	test -d $$folder/parameterized || { mkdir -p $$folder && \
+	$(BIN)/python -m pip download -qq --no-deps --no-binary :all: --dest build/hugging_face "transformers==$$version" && \
+	tar -xzf $$folder.tar.gz -C build/hugging_face transformers-$$version/tests && \
+	$(BIN)/python -m pip install -qq --target $$folder parameterized==0.9.0; } && \
+	PYTHONPATH=$$folder $(BIN)/python -m pytest -o addopts=-ra -W ignore::pytest.PytestUnknownMarkWarning tests/test_hugging_face.py $(ARGS)
 
 sanitize: export PATH := $(CURDIR)/$(BIN):$(PATH)
 sanitize: $(INSTALLED)  ## the C++ tests with checks of addresses, undefined behaviour and threads
