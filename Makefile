@@ -44,7 +44,7 @@ test-hugging-face: $(BUILT)  ## transformers' own model tests: with optimized mo
 	version=$$($(BIN)/python -c 'import transformers; print(transformers.__version__)'); \
 	folder=build/hugging_face/transformers-$$version; \
 	test -d $$folder/parameterized || { mkdir -p $$folder && \
-	$(BIN)/python -m pip download -qq --no-deps --no-binary :all: --dest build/hugging_face "transformers==$$version" && \
+	$(BIN)/python -m pip download -qq --no-deps --no-binary transformers --dest build/hugging_face "transformers==$$version" && \
 	tar -xzf $$folder.tar.gz -C build/hugging_face transformers-$$version/tests && \
 	$(BIN)/python -m pip install -qq --target $$folder parameterized==0.9.0; } && \
 	PYTHONPATH=$$folder $(BIN)/python -m pytest -o addopts=-ra -W ignore::pytest.PytestUnknownMarkWarning tests/test_hugging_face.py $(ARGS)
