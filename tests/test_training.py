@@ -307,6 +307,15 @@ def test_what_cannot_be_trained_takes_the_original_path() -> None:
         squeezebert_kernels.optimize(ours, training=True)
 
 
+@pytest.mark.parametrize("name", ["SqueezeBertModel", "BertModel"])
+def test_models_without_values_stay_on_the_original_path(name: str) -> None:
+    model = hf_model(name, config_for(name))
+    with torch.device("meta"):  # where it makes tensors is not where the model is
+        squeezebert_kernels.optimize(model, training=True)
+    with pytest.warns(UserWarning, match="Encoder stays on its original path: an encoder on meta"):
+        squeezebert_kernels.optimize(model.to("meta"), training=True)
+
+
 def test_hidden_states_take_the_original_path() -> None:
     _, ours = pair(CLASSIFIER)
     with pytest.warns(UserWarning, match="took its original, slower path: output_hidden_states"):

@@ -59,12 +59,14 @@ def _encoders(model: nn.Module) -> Iterator[tuple[nn.Module, Family]]:
 def _check(encoder: Any, family: Family, state: EncoderState) -> None:
     """Raises Untrainable unless both forwards give the same, without dropout, on two sequences, one of them padded."""
     modes = {module: module.training for module in encoder.modules()}
-    with torch.no_grad(), torch.random.fork_rng([]), torch.autocast("cpu", enabled=False):
+    with torch.no_grad(), torch.random.fork_rng([]), torch.autocast("cpu", enabled=False), torch.device("cpu"):
         encoder.eval()
         try:
             layers = read_layers(encoder, family)
             if not layers:
                 raise Untrainable("an encoder without layers")
+            if any(parameter.is_meta for parameter in encoder.parameters()):
+                raise Untrainable("an encoder on meta: load its weights first")
             hidden = torch.randn(2, 4, layers[0].params[8].shape[0], generator=torch.Generator().manual_seed(0))
             mask = torch.zeros(2, 1, 1, 4)
             mask[1, ..., 2:] = torch.finfo(torch.float32).min
