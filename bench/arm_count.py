@@ -1,8 +1,8 @@
 """`make arm-count`: how many instructions the NEON kernels execute for SqueezeBERT's encoder, and which.
 
-Runs build/aarch64/arm_encoder under QEMU with the plugin of arm_count.c: 1 x 128 tokens, float32, one thread, on a
-Neoverse N1, which has no SVE, so that everyone's vectors have 128 bits. With --peers (`make arm-count-peers`) it does
-the same with float16 weights, and to arm_peers.py in aarch64 Python. Prints millions of instructions.
+Runs build/aarch64/arm_encoder under QEMU with the plugin of arm_count.c: 1 x 128 tokens, one thread, on a Neoverse N1,
+which has no SVE, so that everyone's vectors have 128 bits; in float32, and in the formats below. With --peers (`make
+arm-count-peers`) it does the same to arm_peers.py in aarch64 Python. Prints millions of instructions.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from pathlib import Path
 from arm_code import Code, Instruction
 
 CORE = "neoverse-n1"
+# Beside float32. The core that QEMU has everything on has float16 arithmetic, dotprod and i8mm; bfmmla is for cores
+# where it pays, by their number, which that one is not.
+FORMATS = [("float16", CORE), ("bfloat16", CORE), ("int8", CORE), ("int8", "max")]
 PEERS = [
     ("SqueezeBERT", "squeezebert", "ONNX Runtime", "onnxruntime"),
     ("SqueezeBERT", "squeezebert", "PyTorch", "pytorch"),
@@ -126,17 +129,19 @@ def main() -> None:
     parser.add_argument("--graphs", type=Path, help="what `arm_peers.py export` wrote")
     arguments = parser.parse_args()
     qemu = ["qemu-aarch64", "-cpu", CORE, "-plugin"]
+    library = ["-L", str(arguments.libc)]
     plugin = arguments.build / "arm_count.so"
     with tempfile.TemporaryDirectory() as temporary:
         blocks, root = Path(temporary, "blocks"), Path(temporary, "root")
         encoder = arguments.build / "arm_encoder"
-        ours, report = counted([*qemu, f"{plugin},blocks={blocks}", "-L", str(arguments.libc), str(encoder)])
+        ours, report = counted([*qemu, f"{plugin},blocks={blocks}", *library, str(encoder)])
         print("| | one layer | FMA | this library takes | 12 layers | FMA | this library takes |")
         print("|---" * 7 + "|")
         print_totals("SqueezeBERT", "this library", ours)
+        for name, core in FORMATS:
+            count, _ = counted(["qemu-aarch64", "-cpu", core, "-plugin", str(plugin), *library, str(encoder), name])
+            print_totals("SqueezeBERT", f"this library, {name} on {core}", count)
         if arguments.peers:
-            half, _ = counted([*qemu, str(plugin), "-L", str(arguments.libc), str(encoder), "float16"])
-            print_totals("SqueezeBERT", "this library, float16", half)
             machine(arguments.peers.resolve().parents[2], root)
             environment = [f"PYTHONPATH={arguments.site}", "OMP_NUM_THREADS=1", "PYTHONDONTWRITEBYTECODE=1"]
             python = [*qemu, str(plugin), "-L", str(root), *(word for e in environment for word in ("-E", e))]

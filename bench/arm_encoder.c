@@ -1,6 +1,6 @@
-/* The work that `make arm-count` counts: SqueezeBERT's encoder through the C API, 1 x 128 tokens, float32, one thread;
- * one layer and then twelve; weights of float16 if the first argument is "float16"; each marked as bench/arm_count.c
- * asks, after a warm-up. Says where the library was loaded, so that bench/arm_count.py can tell which of its functions
+/* The work that `make arm-count` counts: SqueezeBERT's encoder through the C API, 1 x 128 tokens, one thread, in the
+ * format that the first argument names, or float32; one layer and then twelve, each marked as bench/arm_count.c asks,
+ * after a warm-up. Says where the library was loaded, so that bench/arm_count.py can tell which of its functions
  * a counted address lies in. */
 #include <dlfcn.h>
 #include <stdint.h>
@@ -47,7 +47,12 @@ static squeezebert_layer_norm norm(void) {
 }
 
 int main(int argc, char** argv) {
-  if (argc > 1 && strcmp(argv[1], "float16") == 0) format = SQUEEZEBERT_FLOAT16;
+  while (argc > 1 && strcmp(argv[1], squeezebert_format_name(format)) != 0) {
+    format = (squeezebert_format)(format + 1);
+    if (squeezebert_format_name(format)) continue;
+    fprintf(stderr, "format: expected one of this library's, got %s\n", argv[1]);
+    return 1;
+  }
   squeezebert_layer layers[kLayers];
   for (int i = 0; i < kLayers; ++i) {
     layers[i] = (squeezebert_layer){sizeof(squeezebert_layer),
