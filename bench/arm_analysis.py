@@ -2,7 +2,7 @@
 
 Takes the loops that the built library names and gives each to llvm-mca for several cores. Prints instructions,
 floating-point vector operations, loads, cycles per pass, the bound that the floating-point pipes set, and cycles over
-that bound. Where a limit is set, fails for a hot loop that spills (touches the stack) and a micro-kernel that misses it.
+that bound. Where a limit is set, fails for a hot loop that spills (touches the stack) or micro-kernel that misses it.
 
 llvm-mca knows no cache: every load hits L1.
 """
