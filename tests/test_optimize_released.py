@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from paths import binding_of, kernels, restored
+from paths import kernels, restored
 from small_models import layers_of, query_of, randomize, small
 from squeezebert_kernels import optimize, refresh, restore
 from tolerances import REFERENCE_PARITY
@@ -129,17 +129,3 @@ def test_refreshed_while_released() -> None:
     expected = model(IDS).last_hidden_state
     with kernels():
         assert torch.equal(refresh(model)(IDS).last_hidden_state, expected)
-
-
-@pytest.mark.parametrize("release", [False, True])
-def test_memory_of_optimize(release: bool) -> None:
-    """At its peak hardly more than the packed weights, beside the model."""
-    resource = pytest.importorskip("resource")
-    fields = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "num_hidden_layers": 12}
-    model = small("BertModel", **fields)
-    with torch.no_grad():
-        model(IDS)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    optimize(model, release_weights=release)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    assert grown < 1.1 * binding_of(model).packed.buffer.nbytes

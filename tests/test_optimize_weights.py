@@ -5,19 +5,16 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from paths import binding_of, kernels, restored
+from paths import kernels, restored
 from small_models import layers_of, padding_mask, query_of, randomize, small
 from squeezebert_kernels import _native, optimize, refresh, restore
-from squeezebert_kernels.packed import _return_memory
 from tolerances import REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
@@ -274,27 +271,6 @@ def test_released_weights(name: str, tmp_path: Any) -> None:
     restore(model)
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert torch.equal(model(IDS, attention_mask=MASK).logits, expected)
-
-
-def resident() -> int:
-    """Bytes of this process in memory."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) * 1024
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
-def test_released_weights_take_no_memory() -> None:
-    fields = {"hidden_size": 768, "embedding_size": 768, "intermediate_size": 3072, "num_attention_heads": 12}
-    model = small("SqueezeBertModel", **fields, num_hidden_layers=6)
-    optimize(model)
-    packed = binding_of(model).packed
-    size = packed.buffer.numel()
-    _return_memory()  # of whatever ran before
-    before = resident()
-    packed.release()
-    assert before - resident() > 0.8 * size
-    packed.give_back()
-    assert resident() > before - 0.2 * size
 
 
 def test_released_weights_refuse_what_would_read_them() -> None:

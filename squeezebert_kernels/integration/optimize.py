@@ -133,7 +133,8 @@ def optimize(
             if release_weights:
                 _check_shared(base)
                 binding.packed.check_releasable()
-    restore(model)
+    # In place of states that are there already: a call in another thread never meets the original path, whose weights
+    # may be about to go.
     _attach(model, bases, states)
     if release_weights:
         for state in states:

@@ -81,7 +81,8 @@ def test_messages_are_those_of_the_cpu(name: str, arguments: dict[str, Any], cha
     on_cpu = {key: _to_cpu(value) for key, value in given.items()}
     with pytest.raises(ValueError, match="expected") as expected:
         getattr(torch.ops.squeezebert, name)(**on_cpu)
-    with pytest.raises(ValueError, match=re.escape(str(expected.value))):
+    message = re.sub(", or one packed layer( each)?", "", str(expected.value))  # which only the CPU takes
+    with pytest.raises(ValueError, match=re.escape(message)):
         call(name, given)
 
 
