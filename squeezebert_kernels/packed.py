@@ -148,6 +148,10 @@ class Packed:
         """Packed for another instruction set than the one now in use (`_native.force_isa`): to be made anew."""
         return self._isa != active_isa()
 
+    def is_fresh(self) -> bool:
+        """`refresh` would find nothing to do."""
+        return not self._checks_bytes and self._writes.holds()
+
     def refresh(self, everything: bool = False) -> bool:
         """Packs what has changed, or `everything`; True where there was some.
 

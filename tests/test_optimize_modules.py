@@ -140,10 +140,11 @@ def test_where_only_scalar_is_usable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_native, "isas", lambda: ["scalar"])
     monkeypatch.delenv("SQUEEZEBERT_FORCE_ISA", raising=False)
     model = small("BertModel")
-    with pytest.warns(UserWarning, match="no SIMD kernels"):
-        optimize(model)
-    with restored():
-        model(IDS)
+    for training in (False, True):
+        with pytest.warns(UserWarning, match="no SIMD kernels"):
+            optimize(model, training=training)
+        with restored():
+            model(IDS)
     monkeypatch.setenv("SQUEEZEBERT_FORCE_ISA", "scalar")
     optimize(model)
     with kernels():

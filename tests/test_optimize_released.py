@@ -13,6 +13,8 @@ import torch
 from paths import kernels, restored
 from small_models import layers_of, query_of, randomize, small
 from squeezebert_kernels import optimize, refresh, restore
+from squeezebert_kernels.integration.classes import state_of
+from squeezebert_kernels.integration.forward import original_class
 from tolerances import REFERENCE_PARITY
 
 CLOSE = REFERENCE_PARITY[torch.float32]
@@ -129,3 +131,14 @@ def test_refreshed_while_released() -> None:
     expected = model(IDS).last_hidden_state
     with kernels():
         assert torch.equal(refresh(model)(IDS).last_hidden_state, expected)
+
+
+@torch.no_grad()
+def test_a_call_on_its_way_when_the_model_was_optimized_again() -> None:
+    """It was handed to the state that has been replaced, and finds the released weights gone."""
+    model = optimize(small("BertModel"))
+    expected, before = model(IDS).last_hidden_state, state_of(model)
+    optimize(model, release_weights=True)
+    assert torch.equal(before(model, original_class(model), (IDS,), {}).last_hidden_state, expected)
+    with pytest.raises(RuntimeError, match=r"call restore\(model\) first"):
+        before(model, original_class(model), (IDS,), {"output_hidden_states": True})

@@ -337,6 +337,12 @@ def test_options_that_do_not_go_together(options: dict[str, Any], message: str) 
         squeezebert_kernels.optimize(original, **options)
 
 
+def test_explained() -> None:
+    model = squeezebert_kernels.optimize(hf_model("BertModel", config_for("Bert")), training=True)
+    assert squeezebert_kernels.explain(model).served
+    assert not squeezebert_kernels.explain(squeezebert_kernels.restore(model)).served
+
+
 def test_other_models() -> None:
     with pytest.raises(TypeError, match="model: expected a transformers SqueezeBERT or BERT model"):
         squeezebert_kernels.optimize(nn.Linear(2, 2), training=True)

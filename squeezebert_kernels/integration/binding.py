@@ -65,6 +65,10 @@ class Binding:
         """The model still has what was read, and the kernels still take its packed form."""
         return self.reading.holds() and not self.packed.stale
 
+    def is_fresh(self) -> bool:
+        """`refresh` would find nothing to do."""
+        return self.packed.is_fresh()
+
     def refresh(self, everything: bool = False) -> bool:
         """Packs what has changed, or `everything`; True where there was some. Raises Declined."""
         try:

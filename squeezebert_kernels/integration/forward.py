@@ -97,6 +97,7 @@ class BaseState:
         self._binding: Any = None
         self._refused: tuple[Reading, str] | None = None
         self._lock = threading.RLock()
+        self._successor: BaseState | None = None
         self.has_warned = False
         self.declined: str | None = NOT_CALLED  # why the last call took the original path; None: it did not
 
@@ -131,15 +132,26 @@ class BaseState:
     def bind(self, module: nn.Module) -> Any:
         """The model in the operators' form, read, packed and tested anew where it has changed. Raises Declined."""
         binding = self._binding
-        if binding is None or not binding.holds():
-            with self._lock:
-                binding = self._binding
-                if binding is None or not binding.holds():
-                    binding = self._bind_anew(module)
-        if binding.refresh() and not binding.reading.keeps_dtypes():
-            with self._lock:
-                binding = self._bind_anew(module)
-        return binding
+        if binding is not None and binding.holds() and binding.is_fresh():
+            return binding
+        with self._lock:
+            if self._successor is not None:
+                return self._successor.bind(module)
+            binding = self._binding
+            if binding is None or not binding.holds():
+                return self._bind_anew(module)
+            if binding.refresh() and not binding.reading.keeps_dtypes():
+                return self._bind_anew(module)
+            return binding
+
+    @contextmanager
+    def succeeded_by(self, state: BaseState) -> Iterator[None]:
+        """Gives the weights back, and lets other threads' calls read none inside the block; after it, `state` serves
+        those that were still on their way through this one."""
+        with self._lock:
+            self.give_back()
+            yield
+            self._successor = state
 
     def _bind_anew(self, module: nn.Module) -> Any:
         device = next(module.parameters()).device
@@ -167,6 +179,8 @@ class BaseState:
 
     @property
     def released(self) -> bool:
+        if self._successor is not None:
+            return self._successor.released
         return self._binding is not None and self._binding.packed.released
 
     def refresh(self) -> None:

@@ -6,6 +6,7 @@ import gc
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -95,11 +96,7 @@ def optimize(
     precision = Precision.of(dtype, keep)
     if training:
         _check_training(precision, release_weights)
-        from ..training.attach import optimize_for_training
-
-        optimize_for_training(model, recompute, keep_padding)
-        return model
-    if recompute:
+    elif recompute:
         raise ValueError("recompute: expected False without training=True, got True")
     bases = list(bases_of(model))
     if not bases:
@@ -108,10 +105,6 @@ def optimize(
             f"{type(model).__name__}"
         )
     _check_options(bases, precision, release_weights)
-    for module in model.modules():
-        if not isinstance(state_of(module), (BaseState, HeadState)):  # optimized for training before, if at all
-            detach(module)
-    _check_forwards(model)
     if _only_scalar():
         warnings.warn(
             f"{type(model).__name__} stays on its original path: this machine has no SIMD kernels, and the scalar ones "
@@ -119,26 +112,36 @@ def optimize(
             stacklevel=2,
         )
         return restore(model)
-    for base, _ in bases:
-        if state_of(base) is not None:
-            state_of(base).give_back()
+    if training:
+        from ..training.attach import optimize_for_training
+
+        optimize_for_training(model, recompute, keep_padding)
+        return model
+    for module in model.modules():
+        if not isinstance(state_of(module), (BaseState, HeadState)):  # optimized for training before, if at all
+            detach(module)
+    _check_forwards(model)
     states = [BaseState(family, precision, keep_padding) for _, family in bases]
-    for (base, _), state in zip(bases, states, strict=True):
-        try:
-            binding = state.bind(base)
-        except Declined as declined:
-            state.has_warned = True
-            warnings.warn(f"{type(base).__name__} stays on its original path: {declined}", stacklevel=2)
-        else:
-            if release_weights:
-                _check_shared(base)
-                binding.packed.check_releasable()
-    # In place of states that are there already: a call in another thread never meets the original path, whose weights
-    # may be about to go.
-    _attach(model, bases, states)
-    if release_weights:
-        for state in states:
-            state.release()
+    with ExitStack() as stack:
+        for (base, _), state in zip(bases, states, strict=True):
+            if state_of(base) is not None:
+                stack.enter_context(state_of(base).succeeded_by(state))
+        for (base, _), state in zip(bases, states, strict=True):
+            try:
+                binding = state.bind(base)
+            except Declined as declined:
+                state.has_warned = True
+                warnings.warn(f"{type(base).__name__} stays on its original path: {declined}", stacklevel=2)
+            else:
+                if release_weights:
+                    _check_shared(base)
+                    binding.packed.check_releasable()
+        # In place of the states that are there: a call in another thread does not meet the original path in between,
+        # whose weights may be about to go.
+        _attach(model, bases, states)
+        if release_weights:
+            for state in states:
+                state.release()
     return model
 
 
@@ -203,7 +206,8 @@ def explain(model: nn.Module, **batch: Any) -> Explanation:
 def _explained(base: nn.Module, called: bool) -> tuple[str | None, dict[str, str]]:
     state = state_of(base)
     if state is None:
-        return "it is not optimized", {}
+        trains = state_of(getattr(base, "encoder", base)) is not None
+        return (None if trains else "it is not optimized"), {}
     reason = state.declined if called else None
     try:
         return reason, state.bind(base).layers()

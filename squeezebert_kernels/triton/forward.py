@@ -44,8 +44,11 @@ class Weights:
     def stale(self) -> bool:
         return self._addresses != [p.data_ptr() for p in self._parameters]
 
+    def is_fresh(self) -> bool:
+        return self._versions() == self._seen
+
     def refresh(self, everything: bool = False) -> bool:
-        if not everything and self._versions() == self._seen:
+        if not everything and self.is_fresh():
             return False
         if _is_capturing(self._parameters[0].device):
             raise Declined(
